@@ -1,0 +1,1 @@
+"""Commands and composition roots. See README.md."""

@@ -1,0 +1,1 @@
+"""The plane's side of one Airflow deployment. See README.md."""

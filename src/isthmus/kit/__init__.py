@@ -1,0 +1,1 @@
+"""Runtime primitives that know nothing of the domain. See README.md."""

@@ -1,0 +1,193 @@
+"""Bodies of a deployment's admin API, which has its own internal listener and an admin token.
+
+Times are RFC 3339 with an offset; addresses are textual IPv4 or IPv6; lists come in pages.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field, IPvAnyNetwork
+
+from isthmus.wire.agents import AgentWarning, Phase
+from isthmus.wire.bodies import Request, Response
+from isthmus.wire.names import Kind, QueueName, Role
+
+MAX_TOKEN_DAYS = 3650
+
+
+class DeploymentView(Response):
+    """The deployment and how it is doing."""
+
+    deployment_id: str
+    version: str
+    airflow_version: str
+    heartbeat_seconds: float
+    lease_seconds: float
+    running_lease_seconds: float
+    token_limit: int
+    allowed_ranges: tuple[str, ...]
+    allowed_connections: tuple[str, ...]
+    allowed_variables: tuple[str, ...]
+    agents_healthy: int
+    agents_unhealthy: int
+    workloads_queued: int
+    workloads_active: int
+
+
+class AllowListBody(Request):
+    """The allow list as a whole: IPv4 and IPv6 ranges in CIDR form. Empty means that every address may come in."""
+
+    ranges: tuple[IPvAnyNetwork, ...] = Field(max_length=1000)
+
+
+class AllowListView(Response):
+    """The allow list in force."""
+
+    ranges: tuple[str, ...]
+
+
+class TokenState(StrEnum):
+    """Whether a token opens the door."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class TokenCreateRequest(Request):
+    """Make an agent token. ``expires_days`` from 1 to 3650, or null for a token that never expires.
+
+    Empty ``roles`` or ``queues`` mean no restriction.
+    """
+
+    name: str = Field(min_length=1, max_length=128)
+    expires_days: int | None = Field(default=365, ge=1, le=MAX_TOKEN_DAYS)
+    roles: tuple[Role, ...] = ()
+    queues: tuple[QueueName, ...] = Field(default=(), max_length=64)
+
+
+class TokenRotateRequest(Request):
+    """Make a successor with the same name and scope; the old token works for ``overlap_hours`` more."""
+
+    overlap_hours: float = Field(default=24.0, ge=0, le=24 * 90)
+    expires_days: int | None = Field(default=365, ge=1, le=MAX_TOKEN_DAYS)
+
+
+class TokenView(Response):
+    """A token without its secret."""
+
+    token_id: str
+    name: str
+    state: TokenState
+    roles: tuple[Role, ...]
+    queues: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    last_used_address: str | None
+    successor_id: str | None = None
+
+
+class TokenCreated(Response):
+    """The only time that the secret is shown."""
+
+    token: TokenView
+    secret: str = Field(repr=False)
+
+
+class TokenPage(Response):
+    """All tokens, newest first."""
+
+    tokens: tuple[TokenView, ...]
+
+
+class AgentHealth(StrEnum):
+    """How the plane sees an agent: unhealthy after three missed heartbeats."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    LEFT = "left"
+
+
+class AgentView(Response):
+    """An agent as the plane sees it."""
+
+    agent_id: UUID
+    name: str
+    role: Role
+    health: AgentHealth
+    phase: Phase
+    cordoned: bool
+    draining: bool
+    queues: tuple[str, ...]
+    slots: int
+    slots_used: int
+    versions: dict[str, str | None]
+    labels: dict[str, str]
+    warnings: tuple[AgentWarning, ...]
+    token_id: str
+    address: str | None
+    enrolled_at: datetime
+    last_heartbeat_at: datetime | None
+
+
+class AgentPage(Response):
+    """Agents by name; ``next_after`` is the ``after`` of the next page."""
+
+    agents: tuple[AgentView, ...]
+    next_after: str | None = None
+
+
+class WorkloadState(StrEnum):
+    """Where a workload is. The transitions are in ``isthmus.deployment.workloads``."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    LOST = "lost"
+    CANCELLED = "cancelled"
+
+
+class WorkloadView(Response):
+    """A workload and what became of it."""
+
+    workload_id: UUID
+    kind: Kind
+    state: WorkloadState
+    queue: str
+    priority: int
+    dag_id: str | None
+    task_id: str | None
+    run_id: str | None
+    map_index: int | None
+    try_number: int | None
+    subject_id: str
+    agent_id: UUID | None
+    agent_name: str | None
+    fence: int
+    queued_at: datetime
+    leased_at: datetime | None
+    started_at: datetime | None
+    settled_at: datetime | None
+    lease_expires_at: datetime | None
+    exit_code: int | None
+    detail: str
+
+
+class WorkloadPage(Response):
+    """Workloads, newest first; ``next_before`` is the ``before`` of the next page."""
+
+    workloads: tuple[WorkloadView, ...]
+    next_before: str | None = None
+
+
+class WorkloadDetail(Response):
+    """One workload with Airflow's payload (which holds no token)."""
+
+    workload: WorkloadView
+    payload: dict[str, Any]

@@ -1,0 +1,121 @@
+"""Bodies by which an agent joins a deployment and stays in touch with it: enrolment and heartbeat.
+
+A heartbeat never shares a request with work, so a slow claim cannot make an agent look dead. Its answer carries the
+plane's commands; there is no inbound channel.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from isthmus.wire.bodies import Request, Response
+from isthmus.wire.names import AgentName, QueueName, Role
+
+Slots = Annotated[int, Field(ge=1, le=1024)]
+Fence = Annotated[int, Field(ge=1, le=2**63 - 1)]
+
+
+class Versions(Request):
+    """What the agent runs. ``airflow`` and ``task_sdk`` come from its fork server, which may live in another image."""
+
+    isthmus: str = Field(max_length=64)
+    airflow: str | None = Field(default=None, max_length=64)
+    task_sdk: str | None = Field(default=None, max_length=64)
+    python: str = Field(max_length=64)
+
+
+class EnrolmentRequest(Request):
+    """``POST enrolments``: I am here, this is what I can do.
+
+    ``instance_id`` is new for each start of the control process. Enrolling under the name of an agent with another
+    instance id replaces that instance: its unstarted leases go back to the queue at once, and its started
+    workloads are lost.
+    """
+
+    name: AgentName
+    role: Role
+    instance_id: UUID
+    queues: tuple[QueueName, ...] = Field(min_length=1, max_length=64)
+    slots: Slots
+    versions: Versions
+    labels: dict[str, str] = Field(default_factory=dict, max_length=32)
+
+
+class EnrolmentResponse(Response):
+    """You are in. All intervals are in seconds."""
+
+    agent_id: UUID
+    heartbeat_seconds: float
+    claim_wait_seconds: float
+    lease_seconds: float
+    plane_version: str
+
+
+class Severity(StrEnum):
+    """How bad a warning is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class AgentWarning(Request):
+    """One thing that is wrong at the agent; the same list is shown by its ``/healthz``, the CLI and the web page."""
+
+    code: str = Field(max_length=64)
+    severity: Severity
+    summary: str = Field(max_length=512)
+    hint: str = Field(default="", max_length=512)
+    since: datetime | None = None
+
+
+class HeldLease(Request):
+    """A lease that the agent holds. ``started`` is true once the plane has confirmed the start."""
+
+    workload_id: UUID
+    fence: Fence
+    started: bool
+
+
+class Phase(StrEnum):
+    """Where an agent is in its life, as it sees it itself."""
+
+    READY = "ready"
+    DRAINING = "draining"
+    #: The last heartbeat of an orderly end: nothing is held any more.
+    LEFT = "left"
+
+
+class HeartbeatRequest(Request):
+    """``POST heartbeats``: I am alive, and this is what I hold. Extends the listed leases."""
+
+    agent_id: UUID
+    instance_id: UUID
+    phase: Phase = Phase.READY
+    slots_used: int = Field(ge=0, le=1024)
+    leases: tuple[HeldLease, ...] = Field(default=(), max_length=1024)
+    warnings: tuple[AgentWarning, ...] = Field(default=(), max_length=32)
+    probe_report: dict[str, Any] | None = None
+
+
+class LeaseReference(Request):
+    """A workload under a given lease; a report with an older fence is refused."""
+
+    workload_id: UUID
+    fence: Fence
+
+
+class HeartbeatResponse(Response):
+    """The plane's commands. They are states, not events: an agent may see the same one many times.
+
+    ``cancel`` names leases to kill; ``lost`` names reported leases that the plane has given up, to be killed as well.
+    """
+
+    heartbeat_seconds: float
+    cordoned: bool = False
+    drain: bool = False
+    cancel: tuple[LeaseReference, ...] = ()
+    lost: tuple[LeaseReference, ...] = ()

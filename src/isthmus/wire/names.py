@@ -1,0 +1,38 @@
+"""The names that both sides use: identifiers, roles, kinds, and their syntax."""
+
+from enum import StrEnum
+from typing import Annotated, NewType
+from uuid import UUID
+
+from pydantic import StringConstraints
+
+AgentId = NewType("AgentId", UUID)
+InstanceId = NewType("InstanceId", UUID)
+WorkloadId = NewType("WorkloadId", UUID)
+TokenId = NewType("TokenId", str)
+DeploymentId = NewType("DeploymentId", str)
+
+#: A deployment id: ``d`` and seven base-32 characters (DESIGN: vocabulary).
+DEPLOYMENT_ID_PATTERN = r"^d[a-z2-7]{7}$"
+
+#: An agent's name: a DNS label sequence, as host names and pod names are (RFC 1123), at most 253 characters.
+AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$", max_length=253)]
+
+#: An Airflow queue: what ``task_instance.queue`` can hold (256 characters), without commas (lists are comma-separated).
+QueueName = Annotated[str, StringConstraints(pattern=r"^[^,\x00-\x1f]+$", min_length=1, max_length=256)]
+
+
+class Role(StrEnum):
+    """What an agent does."""
+
+    WORKER = "worker"
+    DAG_PROCESSOR = "dag-processor"
+    TRIGGERER = "triggerer"
+
+
+class Kind(StrEnum):
+    """What a workload is, after Airflow's ``ExecuteTask``, ``ExecuteCallback`` and ``TestConnection``."""
+
+    TASK = "task"
+    CALLBACK = "callback"
+    CONNECTION_TEST = "connection_test"

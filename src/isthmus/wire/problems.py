@@ -1,0 +1,206 @@
+"""Problems: why a request was refused, as ``application/problem+json`` (RFC 9457).
+
+Who may come in is decided twice, by source address and by token, and the two say no with different codes, because a
+bare "403" is what users get stuck on. The table below is the whole list; ``docs/problems.md`` is made from it.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from isthmus.wire.bodies import Response
+
+CONTENT_TYPE: Final = "application/problem+json"
+
+
+class Code(StrEnum):
+    """Stable codes. Adding one is compatible; changing what one means is not."""
+
+    SOURCE_NOT_ALLOWED = "source_not_allowed"
+    TOKEN_MISSING = "token_missing"
+    TOKEN_INVALID = "token_invalid"
+    TOKEN_EXPIRED = "token_expired"
+    TOKEN_REVOKED = "token_revoked"
+    TOKEN_WRONG_DEPLOYMENT = "token_wrong_deployment"
+    TOKEN_SCOPE = "token_scope"
+    TOKEN_LIMIT = "token_limit"
+    TOKEN_NOT_FOUND = "token_not_found"
+    ADMIN_TOKEN_INVALID = "admin_token_invalid"
+    AGENT_UNKNOWN = "agent_unknown"
+    AGENT_REPLACED = "agent_replaced"
+    AGENT_NAME_TAKEN = "agent_name_taken"
+    AGENT_BUSY = "agent_busy"
+    SDK_TOO_NEW = "sdk_too_new"
+    AGENT_TOO_OLD = "agent_too_old"
+    WORKLOAD_NOT_FOUND = "workload_not_found"
+    LEASE_LOST = "lease_lost"
+    CONNECTION_NOT_ALLOWED = "connection_not_allowed"
+    VARIABLE_NOT_ALLOWED = "variable_not_allowed"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_MALFORMED = "body_malformed"
+    REQUEST_INVALID = "request_invalid"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    SHUTTING_DOWN = "shutting_down"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a code stands for: HTTP status, one-line title, whether the same request may succeed later, what to do."""
+
+    status: int
+    title: str
+    retryable: bool
+    hint: str
+
+
+MEANINGS: Final[dict[Code, Meaning]] = {
+    Code.SOURCE_NOT_ALLOWED: Meaning(
+        403,
+        "The source address is not in the deployment's allow list",
+        False,
+        "Add the address that was seen to the allow list (isthmus deployment allow-list add), or come from another.",
+    ),
+    Code.TOKEN_MISSING: Meaning(
+        401,
+        "No agent token was sent",
+        False,
+        "Give the agent a token (--token-file or ISTHMUS_AGENT_TOKEN_FILE); create one with: isthmus token create.",
+    ),
+    Code.TOKEN_INVALID: Meaning(
+        401,
+        "The agent token is not one of this deployment's",
+        False,
+        "Check that the token was copied whole; create a new one with: isthmus token create.",
+    ),
+    Code.TOKEN_EXPIRED: Meaning(
+        401, "The agent token has expired", False, "Create or rotate a token: isthmus token rotate."
+    ),
+    Code.TOKEN_REVOKED: Meaning(401, "The agent token was revoked", False, "Create a new token: isthmus token create."),
+    Code.TOKEN_WRONG_DEPLOYMENT: Meaning(
+        403,
+        "The agent token belongs to another deployment",
+        False,
+        "Use the token of the deployment that the URL names, or the URL of the token's deployment.",
+    ),
+    Code.TOKEN_SCOPE: Meaning(
+        403,
+        "The agent token does not cover this role or queue",
+        False,
+        "Start the agent with a role and queues that the token allows, or create a token for these.",
+    ),
+    Code.TOKEN_LIMIT: Meaning(
+        409,
+        "The deployment has as many active agent tokens as it may have",
+        False,
+        "Revoke a token that is no longer used, or raise [isthmus] token_limit.",
+    ),
+    Code.TOKEN_NOT_FOUND: Meaning(
+        404, "No agent token has this id", False, "List the tokens with: isthmus token list."
+    ),
+    Code.ADMIN_TOKEN_INVALID: Meaning(
+        401,
+        "The admin token is missing or wrong",
+        False,
+        "Send the deployment's admin token; it is in the file that [isthmus] admin_token_file names.",
+    ),
+    Code.AGENT_UNKNOWN: Meaning(404, "No such agent is enrolled", True, "The agent must enrol again."),
+    Code.AGENT_REPLACED: Meaning(
+        409,
+        "Another process enrolled under this agent's name",
+        False,
+        "Give every agent a name of its own (--name); the default is the host's name.",
+    ),
+    Code.AGENT_NAME_TAKEN: Meaning(
+        409,
+        "A healthy agent with another role holds this name",
+        False,
+        "Give every agent a name of its own (--name).",
+    ),
+    Code.AGENT_BUSY: Meaning(
+        409, "The agent is still there", False, "Drain it first (isthmus agents drain), or remove it with --force."
+    ),
+    Code.SDK_TOO_NEW: Meaning(
+        409,
+        "The agent's Airflow Task SDK is newer than the deployment's",
+        False,
+        "Install the deployment's Airflow version at the agent, or upgrade the deployment first.",
+    ),
+    Code.AGENT_TOO_OLD: Meaning(
+        409, "The agent is more than two minor versions behind", False, "Upgrade isthmus at the agent."
+    ),
+    Code.WORKLOAD_NOT_FOUND: Meaning(
+        404, "This deployment has no such workload", False, "Check the id with: isthmus workloads list."
+    ),
+    Code.LEASE_LOST: Meaning(
+        409, "The lease on this workload is gone", False, "Stop what was started for it; the plane has gone on."
+    ),
+    Code.CONNECTION_NOT_ALLOWED: Meaning(
+        403,
+        "The deployment does not hand this connection to tasks",
+        False,
+        "Define the connection at the agent (environment or secrets backend), or add its id to [isthmus] "
+        "allowed_connections of the deployment.",
+    ),
+    Code.VARIABLE_NOT_ALLOWED: Meaning(
+        403,
+        "The deployment does not hand this variable to tasks",
+        False,
+        "Define the variable at the agent (environment or secrets backend), or add its key to [isthmus] "
+        "allowed_variables of the deployment.",
+    ),
+    Code.BODY_TOO_LARGE: Meaning(
+        413, "The request body is larger than the deployment accepts", False, "Send less, or raise the limit."
+    ),
+    Code.BODY_MALFORMED: Meaning(400, "The request body is not JSON", False, "Send a JSON object."),
+    Code.REQUEST_INVALID: Meaning(422, "The request does not have the expected form", False, "See errors."),
+    Code.METHOD_NOT_ALLOWED: Meaning(405, "The path does not take this method", False, "See the OpenAPI document."),
+    Code.DATABASE_UNAVAILABLE: Meaning(503, "The deployment's database does not answer", True, "Try again."),
+    Code.SHUTTING_DOWN: Meaning(503, "This process is stopping", True, "Try again: another process answers."),
+    Code.INTERNAL: Meaning(500, "Something failed that should not have", True, "See the deployment's log."),
+}
+
+
+class FieldProblem(Response):
+    """One field of a request that is wrong: where it is, and why."""
+
+    field: str
+    reason: str
+
+
+class Problem(Response):
+    """The body of a refusal (RFC 9457), with the members ``code``, ``hint``, ``source_address``, ``errors`` of ours."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str
+    retryable: bool = False
+    source_address: str | None = None
+    errors: tuple[FieldProblem, ...] = ()
+
+
+def problem(
+    code: Code,
+    detail: str = "",
+    *,
+    source_address: str | None = None,
+    errors: tuple[FieldProblem, ...] = (),
+    hint: str | None = None,
+) -> Problem:
+    """The problem for ``code``; ``detail`` says what is special about this occurrence."""
+    meaning = MEANINGS[code]
+    return Problem(
+        type=f"urn:isthmus:problem:{code.value}",
+        title=meaning.title,
+        status=meaning.status,
+        detail=detail or meaning.title,
+        code=code.value,
+        hint=meaning.hint if hint is None else hint,
+        retryable=meaning.retryable,
+        source_address=source_address,
+        errors=errors,
+    )
