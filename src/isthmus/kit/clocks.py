@@ -1,0 +1,70 @@
+"""Time, from outside: what a loop needs to know of it, and nothing global.
+
+Everything that waits, backs off or stamps takes a ``Clock``, so that tests run in virtual time. ``monotonic``
+measures (never goes back, no meaning by itself); ``now`` stamps (UTC, for people and for the wire). Two machines'
+clocks are never compared.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Reads time and waits for it to pass."""
+
+    def now(self) -> datetime:
+        """The current moment, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed point; only differences mean something."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after ``seconds``."""
+        ...
+
+
+class SystemClock:
+    """The machine's time."""
+
+    def now(self) -> datetime:
+        """The current moment, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds of the system's monotonic clock."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep on the running event loop."""
+        await asyncio.sleep(seconds)
+
+
+class ManualClock:
+    """A clock that moves when it is told to, for tests: ``sleep`` moves it and gives the others a turn."""
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self._start = start
+        self._elapsed = 0.0
+
+    def now(self) -> datetime:
+        """The start plus what has been advanced."""
+        return self._start + timedelta(seconds=self._elapsed)
+
+    def monotonic(self) -> float:
+        """Seconds that have been advanced."""
+        return self._elapsed
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        if seconds < 0:
+            raise ValueError("time does not go back")
+        self._elapsed += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """Advance at once, and yield to the event loop."""
+        self.advance(max(seconds, 0.0))
+        await asyncio.sleep(0)
