@@ -2,6 +2,11 @@
 
 Each frame is a 4-byte big-endian length and a JSON object with a ``type``. The fork server says ``Ready`` first. The
 control process owns the socket's life: when it closes, the fork server kills every workload and ends.
+
+The fork server is executed with two inherited descriptors, which its command line names (``SOCKET_OPTION 5
+LOCK_OPTION 6``): its end of the socket, and the locked file of the agent's state directory. The lock is never used,
+only kept open, by the fork server and the supervisors and not by tasks: while any of them lives, no other instance of
+the agent can begin.
 """
 
 import struct
@@ -16,6 +21,10 @@ from isthmus.wire.names import Kind
 #: A payload is about 1 KB; 16 MiB leaves room for callbacks with large arguments.
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
 LENGTH: Final = struct.Struct(">I")
+
+#: Command-line options of the fork server; each is followed by the number of an inherited descriptor.
+SOCKET_OPTION: Final = "--socket-fd"
+LOCK_OPTION: Final = "--lock-fd"
 
 
 class Ready(Request):
