@@ -2,6 +2,10 @@
 
 Who may come in is decided twice, by source address and by token, and the two say no with different codes, because a
 bare "403" is what users get stuck on. The table below is the whole list; ``docs/problems.md`` is made from it.
+
+On the execution prefix the reader is Airflow's SDK, which takes an error apart only where the body is
+``application/json`` and ``detail`` an object: there a problem is sent as ``ExecutionProblem``, with the same members.
+Airflow's own errors have no ``code``.
 """
 
 from dataclasses import dataclass
@@ -203,4 +207,39 @@ def problem(
         retryable=meaning.retryable,
         source_address=source_address,
         errors=errors,
+    )
+
+
+class ExecutionDetail(Response):
+    """What is special about this occurrence, in the form of Airflow's own errors."""
+
+    reason: str
+    message: str
+    hint: str
+
+
+class ExecutionProblem(Response):
+    """A problem on the execution prefix, as ``application/json``: the SDK shows ``detail`` in the task's log."""
+
+    type: str
+    title: str
+    status: int
+    detail: ExecutionDetail
+    code: str
+    hint: str
+    retryable: bool = False
+    source_address: str | None = None
+
+
+def execution_problem(problem: Problem) -> ExecutionProblem:
+    """The same problem in the form for Airflow's SDK."""
+    return ExecutionProblem(
+        type=problem.type,
+        title=problem.title,
+        status=problem.status,
+        detail=ExecutionDetail(reason=problem.code, message=problem.detail, hint=problem.hint),
+        code=problem.code,
+        hint=problem.hint,
+        retryable=problem.retryable,
+        source_address=problem.source_address,
     )
