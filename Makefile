@@ -1,0 +1,73 @@
+# What there is to do here: make help.
+#
+# Everything runs on the Python of .venv, which scripts/bootstrap.py makes from the pinned files in requirements/. Nothing
+# but make, git and a Python 3.11 or later has to be there before.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Without bytecode every start of Airflow costs over ten seconds of imports.
+unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONPATH
+unexport VIRTUAL_ENV
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.bootstrapped
+# Any Python can run the bootstrap script; it picks the one for .venv itself.
+BOOTSTRAP_PYTHON = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+BENCH_STAMP := $(VENV)/.bootstrapped-bench
+
+# Cheapest first, so that what is broken shows soon.
+TIERS := unit contract wire docs integration security faults e2e
+TESTS ?= $(foreach tier,$(TIERS),$(wildcard tests/$(tier)))
+
+.PHONY: help demo test lint format bench docs requirements clean
+
+help:
+	@echo 'make demo          run the example DAGs on an agent beside a whole deployment; KEEP=1 leaves it running'
+	@echo 'make test          install, lint, and run all tests; TESTS="tests/unit" runs some'
+	@echo 'make lint          ruff, mypy, import-linter'
+	@echo 'make format        let ruff rewrite what it can'
+	@echo 'make bench         compare with other executors; QUICK=1 takes under ten minutes'
+	@echo 'make docs          write the generated tables in docs/ again'
+	@echo 'make requirements  resolve requirements/*.txt again from pyproject.toml'
+	@echo 'make clean         remove .venv, .demo and caches'
+
+$(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml scripts/bootstrap.py
+	@test -n "$(BOOTSTRAP_PYTHON)" || { echo 'Python 3.11 or later is needed: apt-get install python3.11' >&2; exit 2; }
+	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py --requirements requirements/dev.txt --stamp $(STAMP) $(VENV)
+
+$(VENV): $(STAMP)
+
+demo: $(STAMP)
+	@$(PYTHON) -m isthmus.cli.demo $(if $(KEEP),--keep)
+
+test: lint
+	$(PYTHON) -m pytest $(TESTS)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(STAMP)
+	@test -f bench/Makefile || { echo 'there is nothing in bench/ yet' >&2; exit 2; }
+	@$(MAKE) --no-print-directory -C bench $(if $(QUICK),QUICK=$(QUICK))
+
+docs: $(STAMP)
+	$(PYTHON) -m isthmus.cli.documenting docs
+
+requirements: $(STAMP)
+	$(PYTHON) scripts/pin.py
+
+clean:
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m isthmus.cli.demo --clean || true; fi
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find src tests examples scripts bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,40 @@
+"""Resolves requirements/*.txt again: every version pinned, every file with its hash, no index addresses.
+
+``pyproject.toml`` says what is wanted; existing pins stay unless uv is told otherwise (``make requirements`` after
+removing a file, or ``UV_UPGRADE=1``). All files agree with each other, because each is resolved under the first.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = Path("requirements")
+
+#: file, what goes into it
+FILES = (
+    ("dev.txt", ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=dev"]),
+    ("bench.txt", ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=dev", "--extra=bench"]),
+    ("plane.txt", ["pyproject.toml", "--extra=plane"]),
+    ("runner.txt", ["pyproject.toml", "--extra=runner"]),
+    ("agent.txt", ["pyproject.toml"]),
+    ("bootstrap.txt", ["--group=bootstrap"]),
+)
+
+
+def main() -> int:
+    uv = Path(sys.executable).with_name("uv")
+    for name, wanted in FILES:
+        command: list[str | Path] = [uv, "pip", "compile", "--quiet", "--universal", "--python-version=3.11"]
+        command += ["--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links"]
+        if name != "dev.txt":
+            command += ["--constraints", FOLDER / "dev.txt"]
+        command += [*wanted, "--output-file", FOLDER / name]
+        if (code := subprocess.run(command, cwd=ROOT, check=False).returncode) != 0:
+            return code
+        print(f"requirements/{name}: {(ROOT / FOLDER / name).read_text().count('==')} packages")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
