@@ -19,6 +19,31 @@ SETTLEMENTS: Final = f"{AGENT_PREFIX}/settlements"
 #: ``{workload_id}`` is filled in by the caller.
 TASK_TOKENS: Final = f"{AGENT_PREFIX}/workloads/{{workload_id}}/token"
 
+# The admin API. Bodies are those of ``isthmus.wire.admin``; errors are problems. The pages take ``limit`` and
+# ``after`` (agents) or ``before`` (workloads) as query parameters.
+#: ``GET`` DeploymentView.
+ADMIN_DEPLOYMENT: Final = f"{ADMIN_PREFIX}/deployment"
+#: ``GET`` AllowListView; ``PUT`` AllowListBody answers AllowListView.
+ADMIN_ALLOW_LIST: Final = f"{ADMIN_PREFIX}/allow-list"
+#: ``GET`` TokenPage; ``POST`` TokenCreateRequest answers 201 TokenCreated.
+ADMIN_TOKENS: Final = f"{ADMIN_PREFIX}/tokens"
+#: ``POST`` without a body answers TokenView; doing it twice changes nothing.
+ADMIN_TOKEN_REVOKE: Final = f"{ADMIN_PREFIX}/tokens/{{token_id}}/revoke"
+#: ``POST`` TokenRotateRequest answers 201 TokenCreated.
+ADMIN_TOKEN_ROTATE: Final = f"{ADMIN_PREFIX}/tokens/{{token_id}}/rotate"
+#: ``GET`` AgentPage; query ``role``, ``limit``, ``after``, and ``name`` for the one agent of that name.
+ADMIN_AGENTS: Final = f"{ADMIN_PREFIX}/agents"
+#: ``GET`` AgentView; ``DELETE`` with ``?force=true`` for one that is still there, answers 204.
+ADMIN_AGENT: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}"
+#: ``POST`` without a body answers AgentView; ``{verb}`` is cordon, uncordon or drain.
+ADMIN_AGENT_VERB: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}/{{verb}}"
+#: ``GET`` WorkloadPage; query ``state``, ``queue``, ``kind``, ``dag_id``, ``agent_id``, ``limit``, ``before``.
+ADMIN_WORKLOADS: Final = f"{ADMIN_PREFIX}/workloads"
+#: ``GET`` WorkloadDetail.
+ADMIN_WORKLOAD: Final = f"{ADMIN_PREFIX}/workloads/{{workload_id}}"
+#: ``POST`` without a body answers 202 WorkloadView: cancelled if it had not started, else asked to stop.
+ADMIN_WORKLOAD_CANCEL: Final = f"{ADMIN_PREFIX}/workloads/{{workload_id}}/cancel"
+
 #: The agent's credential on the execution prefix, where ``Authorization`` carries Airflow's task token.
 AGENT_TOKEN_HEADER: Final = "Isthmus-Agent-Token"
 #: Which agent calls the execution prefix.
