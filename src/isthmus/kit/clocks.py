@@ -7,6 +7,7 @@ clocks are never compared.
 
 import asyncio
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -26,6 +27,10 @@ class Clock(Protocol):
         """Return after ``seconds``."""
         ...
 
+    async def wait(self, event: asyncio.Event, seconds: float | None = None) -> bool:
+        """Return once ``event`` is set, or after ``seconds``; whether it is set."""
+        ...
+
 
 class SystemClock:
     """The machine's time."""
@@ -41,6 +46,13 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Sleep on the running event loop."""
         await asyncio.sleep(seconds)
+
+    async def wait(self, event: asyncio.Event, seconds: float | None = None) -> bool:
+        """Wait on the running event loop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        return event.is_set()
 
 
 class ManualClock:
@@ -68,3 +80,13 @@ class ManualClock:
         """Advance at once, and yield to the event loop."""
         self.advance(max(seconds, 0.0))
         await asyncio.sleep(0)
+
+    async def wait(self, event: asyncio.Event, seconds: float | None = None) -> bool:
+        """Give the others a turn; if they do not set ``event``, advance by ``seconds``, or wait if there are none."""
+        await asyncio.sleep(0)
+        if event.is_set():
+            return True
+        if seconds is None:
+            return await event.wait()
+        await self.sleep(seconds)
+        return event.is_set()
