@@ -113,8 +113,10 @@ workload = Table(
     Column("run_id", Text),
     Column("map_index", Integer),
     Column("try_number", Integer),
-    # Whose executor waits for the outcome; adoption moves the row to another scheduler job.
+    # Whose executor waits for the outcome; adoption moves the row to another scheduler job. With Airflow's multi-team
+    # mode one scheduler job has an executor for each team.
     Column("scheduler_job_id", Integer),
+    Column("team_name", Text),
     # The lease. The fence grows by one with every claim; reports with an older one are refused.
     Column("agent_id", UUID(as_uuid=True), ForeignKey("isthmus_agent.id", ondelete="SET NULL")),
     Column("claim_id", UUID(as_uuid=True)),
