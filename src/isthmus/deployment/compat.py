@@ -1,0 +1,176 @@
+"""Everything of Airflow that the plane's side touches, and a check that it is as we know it.
+
+Airflow's executor interface, scheduler and Execution API are ours to use and not ours to change; between minor versions
+they move. So no other module of this package imports Airflow, ``check`` compares what we lean on with what is installed
+before anything starts, and a difference is one clear error instead of a task that fails at night.
+
+Heavy imports (the Execution API is a FastAPI application of its own) stay inside functions: the executor is loaded by
+processes that never need them.
+"""
+
+import importlib
+import inspect
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy.engine
+from airflow import __version__ as airflow_version
+from airflow import settings
+from airflow.configuration import conf
+from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
+from airflow.models.callback import CallbackKey
+from airflow.models.connection_test import ConnectionTestKey, ConnectionTestState
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.db_manager import BaseDBManager
+from airflow.utils.session import create_session
+from airflow.utils.state import CallbackState, TaskInstanceState
+from packaging.version import Version
+from sqlalchemy.orm import Session
+
+from isthmus.deployment import config
+from isthmus.kit.errors import ConfigError, InternalError
+
+__all__ = [
+    "BaseDBManager",
+    "BaseExecutor",
+    "CallbackKey",
+    "CallbackState",
+    "ConnectionTestKey",
+    "ConnectionTestState",
+    "ExecuteCallback",
+    "ExecuteTask",
+    "TaskInstanceKey",
+    "TaskInstanceState",
+    "TestConnection",
+    "Workload",
+    "WorkloadKey",
+    "airflow_version",
+    "check",
+    "own_session",
+]
+
+#: 3.3 is the first version that refuses to run code from serialized DAGs; 3.4 changes the executor's keys and queues.
+LEAST_VERSION: Final = "3.3"
+BELOW_VERSION: Final = "3.4"
+
+Workload = ExecuteTask | ExecuteCallback | TestConnection
+WorkloadKey = TaskInstanceKey | CallbackKey | ConnectionTestKey
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A callable of Airflow's (``module:qualified.name``) and the parameters that we pass to it or are passed by it."""
+
+    path: str
+    parameters: tuple[str, ...]
+
+
+#: What the executor and the migrations lean on.
+EXECUTOR_SIDE: Final = (
+    Expected("airflow.executors.base_executor:BaseExecutor.__init__", ("self", "parallelism", "team_name")),
+    Expected("airflow.executors.base_executor:BaseExecutor.queue_workload", ("self", "workload", "session")),
+    Expected(
+        "airflow.executors.base_executor:BaseExecutor.change_state", ("self", "key", "state", "info", "remove_running")
+    ),
+    Expected("airflow.executors.base_executor:BaseExecutor.sync", ("self",)),
+    Expected("airflow.executors.base_executor:BaseExecutor.revoke_task", ("self", "ti")),
+    Expected("airflow.executors.base_executor:BaseExecutor.try_adopt_task_instances", ("self", "tis")),
+    Expected("airflow.executors.base_executor:BaseExecutor.get_task_log", ("self", "ti", "try_number")),
+    Expected("airflow.executors.base_executor:BaseExecutor.fail_connection_test", ("self", "key")),
+    Expected("airflow.executors.base_executor:BaseExecutor.debug_dump", ("self",)),
+    Expected("airflow.utils.session:create_session", ("scoped",)),
+    Expected("airflow.utils.db_manager:BaseDBManager.initdb", ("self", "use_migration_files")),
+    Expected(
+        "airflow.utils.db_manager:BaseDBManager.upgradedb",
+        ("self", "to_revision", "from_revision", "show_sql_only", "use_migration_files"),
+    ),
+    Expected("airflow.utils.db_manager:BaseDBManager.check_migration", ("self",)),
+)
+
+
+def differences(expectations: Iterable[Expected]) -> list[str]:
+    """How the installed Airflow differs from ``expectations``, for people; empty when it does not."""
+    found = []
+    for expected in expectations:
+        module, _, name = expected.path.partition(":")
+        try:
+            target: Any = importlib.import_module(module)
+            for part in name.split("."):
+                target = getattr(target, part)
+            parameters = tuple(inspect.signature(target).parameters)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            found.append(f"{expected.path} is missing: {error}")
+            continue
+        if parameters != expected.parameters:
+            found.append(f"{expected.path} takes ({', '.join(parameters)}), not ({', '.join(expected.parameters)})")
+    return found
+
+
+def check(expectations: Iterable[Expected] = EXECUTOR_SIDE) -> None:
+    """Raise ConfigError unless this Airflow is one that we know, by its version and by ``expectations``."""
+    installed = Version(airflow_version)
+    if not Version(LEAST_VERSION) <= installed or installed.release >= Version(BELOW_VERSION).release:
+        raise ConfigError(
+            f"Airflow {airflow_version} is installed; this version of Isthmus needs >={LEAST_VERSION},<{BELOW_VERSION}",
+            code="airflow_version",
+            hint=f"Install apache-airflow>={LEAST_VERSION},<{BELOW_VERSION}, or another version of Isthmus.",
+        )
+    if found := differences(expectations):
+        raise ConfigError(
+            f"Airflow {airflow_version} is not the Airflow that Isthmus knows: {'; '.join(found)}",
+            code="airflow_incompatible",
+            hint="Something replaced parts of Airflow (a patch, a plugin, a development version): install a release.",
+        )
+
+
+# --- configuration -----------------------------------------------------------------------------------------------
+
+
+def deployment_config() -> config.DeploymentConfig:
+    """Section ``[isthmus]`` of Airflow's configuration. Raises ConfigError."""
+    return config.load(conf.getsection(config.SECTION) or {})
+
+
+def database_url() -> str:
+    """``[database] sql_alchemy_conn``, as it is set."""
+    return str(conf.get_mandatory_value("database", "sql_alchemy_conn"))
+
+
+def idle_sleep_seconds() -> float:
+    """How long the scheduler sleeps after a loop that found nothing to do."""
+    return float(conf.getfloat("scheduler", "scheduler_idle_sleep_time"))
+
+
+def scheduler_dead_seconds() -> int:
+    """After how many seconds without a heartbeat a scheduler counts as dead."""
+    return int(conf.getint("scheduler", "scheduler_health_check_threshold"))
+
+
+def default_queue() -> str:
+    """The queue of workloads that name none."""
+    return str(conf.get_mandatory_value("operators", "default_queue"))
+
+
+def is_configured_executor(module_path: str) -> bool:
+    """Whether ``[core] executor`` names the executor ``module_path``, alone or among others."""
+    executors: Mapping[str, object] | str = conf.get_mandatory_value("core", "executor")
+    return module_path in str(executors)
+
+
+# --- the database ------------------------------------------------------------------------------------------------
+
+
+def own_session() -> AbstractContextManager[Session]:
+    """A session of our own, which commits at the end: the scheduler's may be in the middle of something."""
+    return create_session(scoped=False)
+
+
+def engine() -> sqlalchemy.engine.Engine:
+    """Airflow's engine. Raises InternalError before Airflow has set it up."""
+    found: sqlalchemy.engine.Engine | None = settings.engine
+    if found is None:
+        raise InternalError("Airflow has no database engine yet", code="airflow_not_initialized")
+    return found
