@@ -1,0 +1,100 @@
+"""How a request is turned away, and how the log hears of it.
+
+A refusal leaves as a problem (``wire.problems``) in one of two forms: ``application/problem+json`` for agents and
+operators, Airflow's own form for tasks. ``RefusalLog`` writes each distinct refusal (code, address, token id) once per
+interval, with the number of times that it has happened since: an agent with a revoked token that knocks every second is
+one line a minute, not sixty. Invariant: the memory of the log is bounded whatever strangers send.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from structlog.typing import FilteringBoundLogger
+
+from isthmus.deployment.api import asgi
+from isthmus.wire.paths import NOT_FOUND_TEXT
+from isthmus.wire.problems import CONTENT_TYPE, Code, Problem, execution_problem
+
+#: How long a repetition stays unsaid.
+INTERVAL_SECONDS: Final = 60.0
+#: More distinct refusals than this within an interval are counted together.
+MAX_DISTINCT: Final = 1024
+
+_JSON: Final = b"application/json"
+_PROBLEM: Final = CONTENT_TYPE.encode()
+_TEXT: Final = b"text/plain; charset=utf-8"
+_NOT_FOUND: Final = NOT_FOUND_TEXT.encode()
+
+
+async def not_found(send: asgi.Send) -> None:
+    """``404 page not found``, the same for everybody and everything that is not one of our paths."""
+    await asgi.respond(send, 404, _NOT_FOUND, _TEXT)
+
+
+async def refuse(
+    send: asgi.Send, problem: Problem, *, for_task: bool = False, headers: tuple[asgi.Header, ...] = ()
+) -> None:
+    """Answer with ``problem``; in the form of Airflow's errors where a task will read it."""
+    extra = list(headers)
+    if problem.status == 401:
+        extra.append((b"www-authenticate", b'Bearer realm="isthmus"'))
+    if problem.status == 503:
+        extra.append((b"retry-after", b"1"))
+    if for_task:
+        body, content_type = execution_problem(problem).model_dump_json().encode(), _JSON
+    else:
+        body, content_type = problem.model_dump_json().encode(), _PROBLEM
+    await asgi.respond(send, problem.status, body, content_type, extra)
+
+
+@dataclass(slots=True)
+class _Repeated:
+    until: float
+    times: int = 0
+
+
+class RefusalLog:
+    """Writes a refusal once per interval and counts its repetitions."""
+
+    def __init__(self, log: FilteringBoundLogger, monotonic: Callable[[], float]) -> None:
+        self._log = log
+        self._monotonic = monotonic
+        self._seen: dict[tuple[Code, str, str], _Repeated] = {}
+
+    def note(self, code: Code, *, address: str = "", token_id: str = "", detail: str = "", path: str = "") -> None:
+        """Take a refusal in."""
+        now = self._monotonic()
+        key = (code, address, token_id)
+        seen = self._seen.get(key)
+        if seen is None and len(self._seen) >= MAX_DISTINCT:
+            self.sweep()
+            if len(self._seen) >= MAX_DISTINCT:
+                key = (code, "", "")
+                address, detail, seen = "many", "", self._seen.get(key)
+        if seen is None or now >= seen.until:
+            repeated = seen.times if seen is not None else 0
+            self._seen[key] = _Repeated(now + INTERVAL_SECONDS)
+            self._write(code, address, token_id, repeated=repeated, detail=detail, path=path)
+        else:
+            seen.times += 1
+
+    def sweep(self) -> None:
+        """Say what was repeated in intervals that are over, and forget them. Call it now and then."""
+        now = self._monotonic()
+        over = [(key, seen) for key, seen in self._seen.items() if now >= seen.until]
+        for (code, address, token_id), seen in over:
+            del self._seen[code, address, token_id]
+            if seen.times:
+                self._write(code, address, token_id, repeated=seen.times)
+
+    def _write(
+        self, code: Code, address: str, token_id: str, *, repeated: int = 0, detail: str = "", path: str = ""
+    ) -> None:
+        values: dict[str, object] = {"code": code.value}
+        values |= {"address": address} if address else {}
+        values |= {"token_id": token_id} if token_id else {}
+        values |= {"detail": detail} if detail else {}
+        values |= {"path": path} if path else {}
+        values |= {"repeated": repeated} if repeated else {}
+        self._log.warning("refused", **values)
