@@ -9,13 +9,15 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from isthmus.wire.bodies import Request, Response
 from isthmus.wire.names import AgentName, QueueName, Role
 
 Slots = Annotated[int, Field(ge=1, le=1024)]
 Fence = Annotated[int, Field(ge=1, le=2**63 - 1)]
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+LabelText = Annotated[str, StringConstraints(max_length=253)]
 
 
 class Versions(Request):
@@ -41,7 +43,7 @@ class EnrolmentRequest(Request):
     queues: tuple[QueueName, ...] = Field(min_length=1, max_length=64)
     slots: Slots
     versions: Versions
-    labels: dict[str, str] = Field(default_factory=dict, max_length=32)
+    labels: dict[LabelName, LabelText] = Field(default_factory=dict, max_length=32)
 
 
 class EnrolmentResponse(Response):

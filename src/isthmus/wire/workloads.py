@@ -97,13 +97,17 @@ class Outcome(StrEnum):
     RELEASED = "released"
 
 
+#: What a process can end with, and what a column holds: negative for a signal.
+ExitCode = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
+
+
 class Settlement(Request):
     """The outcome of one lease. ``detail`` is for people: why it failed."""
 
     workload_id: UUID
     fence: Fence
     outcome: Outcome
-    exit_code: int | None = None
+    exit_code: ExitCode | None = None
     detail: Annotated[str, Field(max_length=2000)] = ""
 
 
