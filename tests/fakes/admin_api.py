@@ -1,0 +1,261 @@
+"""A deployment's admin API from memory, over real HTTP: bodies of ``isthmus.wire.admin``, problems, pages of two rows.
+
+The pages are small on purpose, so that whoever reads lists meets more than one. It can be told to answer a path with
+something else. Every request is recorded.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+from uuid import UUID
+
+from isthmus.wire import admin, problems
+from isthmus.wire.agents import AgentWarning, Phase, Severity
+from isthmus.wire.names import Kind, Role
+
+TOKEN = "the-admin-token"
+PAGE = 2
+NOW = datetime.now(UTC)
+
+
+def agent(number: int, **changes: Any) -> admin.AgentView:
+    return admin.AgentView(
+        **{
+            "agent_id": UUID(int=number),
+            "name": f"agent-{number}",
+            "role": Role.WORKER,
+            "health": admin.AgentHealth.HEALTHY,
+            "phase": Phase.READY,
+            "cordoned": False,
+            "draining": False,
+            "queues": ("default", "gpu"),
+            "slots": 8,
+            "slots_used": number,
+            "versions": {"isthmus": "0.1.0", "airflow": "3.3.2"},
+            "labels": {"site": "oslo"},
+            "warnings": (),
+            "token_id": "abcdefghijkl",
+            "address": "192.0.2.7",
+            "enrolled_at": NOW - timedelta(hours=3),
+            "last_heartbeat_at": NOW - timedelta(seconds=4),
+            **changes,
+        }
+    )
+
+
+def workload(number: int, **changes: Any) -> admin.WorkloadView:
+    return admin.WorkloadView(
+        **{
+            "workload_id": UUID(f"00000000-0000-7000-8000-{number:012x}"),
+            "kind": Kind.TASK,
+            "state": admin.WorkloadState.SUCCEEDED,
+            "queue": "default",
+            "priority": 1,
+            "dag_id": "river_levels",
+            "task_id": "summarise",
+            "run_id": "manual__1",
+            "map_index": number,
+            "try_number": 1,
+            "subject_id": "01890000-0000-7000-8000-0000000000ff",
+            "agent_id": UUID(int=1),
+            "agent_name": "agent-1",
+            "fence": 1,
+            "queued_at": NOW - timedelta(minutes=5),
+            "leased_at": NOW - timedelta(minutes=5),
+            "started_at": NOW - timedelta(minutes=5),
+            "settled_at": NOW - timedelta(minutes=5) + timedelta(milliseconds=340),
+            "lease_expires_at": None,
+            "exit_code": 0,
+            "detail": "",
+            **changes,
+        }
+    )
+
+
+def token(token_id: str, **changes: Any) -> admin.TokenView:
+    return admin.TokenView(
+        **{
+            "token_id": token_id,
+            "name": "site-oslo",
+            "state": admin.TokenState.ACTIVE,
+            "roles": (),
+            "queues": (),
+            "created_at": NOW,
+            "expires_at": NOW + timedelta(days=365),
+            "revoked_at": None,
+            "last_used_at": None,
+            "last_used_address": None,
+            **changes,
+        }
+    )
+
+
+@dataclass
+class FakeAdminApi:
+    url: str = ""
+    agents: dict[UUID, admin.AgentView] = field(default_factory=dict)
+    workloads: dict[UUID, admin.WorkloadView] = field(default_factory=dict)
+    tokens: dict[str, admin.TokenView] = field(default_factory=dict)
+    ranges: tuple[str, ...] = ()
+    #: Path → status, content type, body: what to answer in the place of the truth.
+    instead: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
+    requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
+
+    def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        match method, path.removeprefix("/admin/v1/").split("/"):
+            case "GET", ["deployment"]:
+                return 200, deployment(self)
+            case "GET", ["allow-list"]:
+                return 200, admin.AllowListView(ranges=self.ranges)
+            case "PUT", ["allow-list"]:
+                self.ranges = tuple(str(one) for one in admin.AllowListBody.model_validate(body).ranges)
+                return 200, admin.AllowListView(ranges=self.ranges)
+            case "GET", ["tokens"]:
+                return 200, admin.TokenPage(tokens=tuple(self.tokens.values()))
+            case "POST", ["tokens"]:
+                wanted = admin.TokenCreateRequest.model_validate(body)
+                made = token("newtokenidaa", name=wanted.name, roles=wanted.roles, queues=wanted.queues)
+                if wanted.expires_days is None:
+                    made = made.model_copy(update={"expires_at": None})
+                self.tokens[made.token_id] = made
+                return 201, admin.TokenCreated(token=made, secret="isthmus_dtest234_newtokenidaa_s3cret")
+            case "POST", ["tokens", token_id, "revoke"]:
+                if token_id not in self.tokens:
+                    return 404, problems.problem(problems.Code.TOKEN_NOT_FOUND)
+                self.tokens[token_id] = self.tokens[token_id].model_copy(update={"state": admin.TokenState.REVOKED})
+                return 200, self.tokens[token_id]
+            case "POST", ["tokens", token_id, "rotate"]:
+                admin.TokenRotateRequest.model_validate(body)
+                return 201, admin.TokenCreated(token=token("successoridaa"), secret="isthmus_dtest234_successoridaa_s3")
+            case "GET", ["agents"]:
+                rows = sorted(self.agents.values(), key=lambda one: one.name)
+                if "role" in query:
+                    rows = [one for one in rows if one.role == query["role"]]
+                rows = [one for one in rows if one.name > query.get("after", "")]
+                return 200, admin.AgentPage(
+                    agents=tuple(rows[:PAGE]), next_after=rows[PAGE - 1].name if len(rows) > PAGE else None
+                )
+            case "GET" | "DELETE" | "POST", ["agents", agent_id, *_] if UUID(agent_id) not in self.agents:
+                return 404, problems.problem(problems.Code.AGENT_UNKNOWN)
+            case "GET", ["agents", agent_id]:
+                return 200, self.agents[UUID(agent_id)]
+            case "DELETE", ["agents", agent_id]:
+                found = self.agents[UUID(agent_id)]
+                if found.health == "healthy" and query.get("force") != "true":
+                    return 409, problems.problem(problems.Code.AGENT_BUSY)
+                del self.agents[found.agent_id]
+                return 204, None
+            case "POST", ["agents", agent_id, verb]:
+                flags = {
+                    "cordon": {"cordoned": True},
+                    "uncordon": {"cordoned": False, "draining": False},
+                    "drain": {"draining": True},
+                }[verb]
+                self.agents[UUID(agent_id)] = self.agents[UUID(agent_id)].model_copy(update=flags)
+                return 200, self.agents[UUID(agent_id)]
+            case "GET", ["workloads"]:
+                rows = [
+                    one
+                    for one in self.workloads.values()
+                    if all(
+                        str(getattr(one, key)) == value
+                        for key, value in query.items()
+                        if key in {"state", "queue", "kind", "dag_id", "agent_id"}
+                    )
+                ]
+                start = int(query.get("before", 0))
+                size = min(PAGE, int(query["limit"]))
+                more = start + size if start + size < len(rows) else None
+                return 200, admin.WorkloadPage(
+                    workloads=tuple(rows[start : start + size]), next_before=None if more is None else str(more)
+                )
+            case "GET" | "POST", ["workloads", workload_id, *_] if UUID(workload_id) not in self.workloads:
+                return 404, problems.problem(problems.Code.WORKLOAD_NOT_FOUND)
+            case "GET", ["workloads", workload_id]:
+                return 200, admin.WorkloadDetail(workload=self.workloads[UUID(workload_id)], payload={"type": "x"})
+            case "POST", ["workloads", workload_id, "cancel"]:
+                found = self.workloads[UUID(workload_id)]
+                if found.state is admin.WorkloadState.QUEUED:
+                    found = found.model_copy(update={"state": admin.WorkloadState.CANCELLED})
+                return 202, found
+            case _:
+                return 404, "404 page not found\n"
+
+
+def deployment(fake: FakeAdminApi) -> admin.DeploymentView:
+    return admin.DeploymentView(
+        deployment_id="dtest234",
+        version="0.1.0",
+        airflow_version="3.3.2",
+        heartbeat_seconds=10,
+        lease_seconds=30,
+        running_lease_seconds=120,
+        token_limit=50,
+        allowed_ranges=fake.ranges,
+        allowed_connections=(),
+        allowed_variables=("shared_*",),
+        agents_healthy=2,
+        agents_unhealthy=0,
+        workloads_queued=3,
+        workloads_active=1,
+    )
+
+
+@contextmanager
+def serving() -> Iterator[FakeAdminApi]:
+    fake = FakeAdminApi()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            text = self.rfile.read(length)
+            url = urlsplit(self.path)
+            query = dict(parse_qsl(url.query))
+            body = json.loads(text) if text else None
+            fake.requests.append((self.command, url.path, query, body))
+            if url.path in fake.instead:
+                self.reply(*fake.instead[url.path])
+                return
+            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                status, answer = 401, problems.problem(problems.Code.ADMIN_TOKEN_INVALID)
+            else:
+                status, answer = fake.answer(self.command, url.path, query, body)
+            if answer is None or isinstance(answer, str):
+                self.reply(status, "text/plain", (answer or "").encode())
+                return
+            kind = problems.CONTENT_TYPE if status >= 400 else "application/json"
+            self.reply(status, kind, answer.model_dump_json().encode())
+
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the names of http.server
+
+        def reply(self, status: int, kind: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        fake.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield fake
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def warning(summary: str) -> AgentWarning:
+    return AgentWarning(code="clock_skew", severity=Severity.WARNING, summary=summary, hint="run an NTP client")

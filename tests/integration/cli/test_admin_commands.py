@@ -1,0 +1,216 @@
+"""The commands that ask the admin API, against one over real HTTP: output, JSON, exit codes."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.fakes import admin_api
+
+from isthmus.cli import main
+from isthmus.wire import admin, problems
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def api() -> Iterator[admin_api.FakeAdminApi]:
+    with admin_api.serving() as api:
+        yield api
+
+
+@pytest.fixture
+def run(
+    api: admin_api.FakeAdminApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    token_file = tmp_path / "admin-token"
+    token_file.write_text(admin_api.TOKEN + "\n")
+    monkeypatch.setenv("ISTHMUS_ADMIN_URL", api.url)
+    monkeypatch.setenv("ISTHMUS_ADMIN_TOKEN_FILE", str(token_file))
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main.run(words)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_every_list_is_read_to_its_end(api: admin_api.FakeAdminApi, run: Run) -> None:
+    for number in range(1, 6):
+        api.agents[admin_api.agent(number).agent_id] = admin_api.agent(number)
+        api.workloads[admin_api.workload(number).workload_id] = admin_api.workload(number)
+    code, out, _ = run("agents", "list", "--json")
+    assert code == 0
+    assert [one.name for one in admin.AgentPage.model_validate_json(out).agents] == [f"agent-{n}" for n in range(1, 6)]
+    code, out, _ = run("workloads", "list", "--json")
+    assert len(admin.WorkloadPage.model_validate_json(out).workloads) == 5
+    code, out, err = run("workloads", "list", "--limit", "3")
+    assert len(out.splitlines()) == 4
+    assert "There are more" in err
+
+
+def test_tables_fit_eighty_columns_and_keep_every_word(api: admin_api.FakeAdminApi, run: Run) -> None:
+    api.agents[admin_api.agent(1).agent_id] = admin_api.agent(1)
+    api.workloads[admin_api.workload(1).workload_id] = admin_api.workload(1)
+    api.tokens["abcdefghijkl"] = admin_api.token("abcdefghijkl", last_used_address="192.0.2.7")
+    for words in (("agents", "list"), ("workloads", "list"), ("token", "list")):
+        code, out, _ = run(*words)
+        assert code == 0
+        assert max(map(len, out.splitlines())) <= 80, out
+        assert "…" not in out
+    assert "abcdefghijkl" in out
+
+
+def test_an_agent_is_found_by_name_and_by_id(api: admin_api.FakeAdminApi, run: Run) -> None:
+    agent = admin_api.agent(3, warnings=(admin_api.warning("the clock is 40 s behind"),))
+    api.agents[agent.agent_id] = agent
+    for given in (agent.name, str(agent.agent_id)):
+        code, out, _ = run("agents", "show", given)
+        assert code == 0
+        assert "the clock is 40 s behind (run an NTP client)" in out
+        assert "healthy" in out
+
+
+@pytest.mark.parametrize(("verb", "shown"), [("cordon", "cordoned"), ("drain", "draining"), ("uncordon", "healthy")])
+def test_agents_are_steered(api: admin_api.FakeAdminApi, run: Run, verb: str, shown: str) -> None:
+    agent = admin_api.agent(1, cordoned=verb == "uncordon")
+    api.agents[agent.agent_id] = agent
+    code, out, _ = run("agents", verb, "agent-1")
+    assert code == 0
+    assert out.startswith("Agent agent-1 ")
+    assert shown in run("agents", "list")[1]
+
+
+def test_a_healthy_agent_is_removed_by_force_alone(api: admin_api.FakeAdminApi, run: Run) -> None:
+    api.agents[admin_api.agent(1).agent_id] = admin_api.agent(1)
+    code, _, err = run("agents", "remove", "agent-1")
+    assert (code, "agent_busy" in err) == (1, True)
+    assert run("agents", "remove", "agent-1", "--force")[0] == 0
+    assert not api.agents
+
+
+def test_the_secret_is_shown_once_and_alone_when_asked(api: admin_api.FakeAdminApi, run: Run) -> None:
+    code, out, err = run("token", "create", "site-oslo", "--quiet", "--queue", "gpu", "--role", "worker")
+    assert (code, out, err) == (0, "isthmus_dtest234_newtokenidaa_s3cret\n", "")
+    assert api.requests[-1][3] == {"name": "site-oslo", "expires_days": 365, "roles": ["worker"], "queues": ["gpu"]}
+    assert "s3cret" not in run("token", "list")[1]
+    code, out, _ = run("token", "create", "other", "--never-expires", "--json")
+    assert admin.TokenCreated.model_validate_json(out).token.expires_at is None
+    assert run("token", "rotate", "newtokenidaa", "-q")[1] == "isthmus_dtest234_successoridaa_s3\n"
+    assert "is revoked" in run("token", "revoke", "newtokenidaa")[1]
+
+
+def test_a_secret_goes_into_a_new_file_that_only_its_owner_reads(
+    api: admin_api.FakeAdminApi, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "agent-token"
+    code, out, _ = run("token", "create", "site-oslo", "--out", str(path))
+    assert code == 0
+    assert "s3cret" not in out
+    assert path.read_text().strip() == "isthmus_dtest234_newtokenidaa_s3cret"
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = len(api.requests)
+    assert run("token", "create", "site-oslo", "--out", str(path))[0] == 2
+    assert len(api.requests) == before, "no token is made whose secret has nowhere to go"
+
+
+def test_a_workload_is_named_by_the_end_of_its_id(api: admin_api.FakeAdminApi, run: Run) -> None:
+    for number in range(1, 4):
+        api.workloads[admin_api.workload(number).workload_id] = admin_api.workload(
+            number, state=admin.WorkloadState.QUEUED
+        )
+    code, out, _ = run("workloads", "show", "000000000003")
+    assert code == 0
+    assert "river_levels.summarise[3]" in out
+    assert run("workloads", "show", "ffffffffffff")[0] == 4
+    assert run("workloads", "show", "0000", "--json")[0] == 4, "no id ends in 0000"
+    code, out, _ = run("workloads", "cancel", "000000000002")
+    assert "is cancelled" in out
+    code, out, _ = run("workloads", "list", "--state", "queued", "--json")
+    assert len(json.loads(out)["workloads"]) == 3
+
+
+def test_the_allow_list_is_changed_range_by_range(api: admin_api.FakeAdminApi, run: Run) -> None:
+    assert "every address" in run("deployment", "allow-list", "show")[2]
+    assert run("deployment", "allow-list", "add", "192.0.2.0/24", "2001:db8::7")[0] == 0
+    assert api.ranges == ("192.0.2.0/24", "2001:db8::7/128")
+    assert run("deployment", "allow-list", "remove", "192.0.2.0/24")[1] == "2001:db8::7/128\n"
+    code, _, err = run("deployment", "allow-list", "remove", "2001:db8::7")
+    assert (code, "clear" in err) == (2, True), "the last range is not removed by accident"
+    assert run("deployment", "allow-list", "remove", "198.51.100.0/24")[0] == 4
+    assert run("deployment", "allow-list", "add", "192.0.2.1/24")[0] == 2, "host bits are a mistake, not a range"
+    assert run("deployment", "allow-list", "set", "198.51.100.0/24")[0] == 0
+    assert run("deployment", "allow-list", "clear")[0] == 0
+    assert api.ranges == ()
+
+
+def test_show_tells_how_the_deployment_is(run: Run) -> None:
+    code, out, _ = run("deployment", "show")
+    assert code == 0
+    assert "2 healthy, 0 unhealthy" in out
+    assert admin.DeploymentView.model_validate_json(run("deployment", "show", "--json")[1]).workloads_queued == 3
+
+
+def test_refusals_say_what_and_what_to_do(api: admin_api.FakeAdminApi, run: Run, tmp_path: Path) -> None:
+    code, out, err = run("token", "revoke", "nosuchtoken")
+    assert (code, out) == (4, "")
+    assert err.splitlines() == [
+        "error: No agent token has this id (token_not_found)",
+        "hint: List the tokens with: isthmus token list.",
+    ]
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong")
+    code, _, err = run("token", "list", "--admin-token-file", str(wrong))
+    assert (code, "admin_token_invalid" in err) == (1, True)
+    api.instead["/admin/v1/tokens"] = (503, "application/problem+json", _problem("database_unavailable"))
+    assert run("token", "list")[0] == 3
+
+
+def _problem(code: str) -> bytes:
+    return problems.problem(problems.Code(code)).model_dump_json().encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "text/html", b"<h1>Sign in to the guest network</h1>"),
+        (502, "text/html", b"<h1>Bad gateway</h1>"),
+        (404, "text/plain", b"404 page not found\n"),
+        (403, "application/problem+json", b"{}"),
+    ],
+)
+def test_an_answer_that_is_not_ours_is_said_to_be_so(
+    api: admin_api.FakeAdminApi, run: Run, answer: tuple[int, str, bytes]
+) -> None:
+    api.instead["/admin/v1/tokens"] = answer
+    code, _, err = run("token", "list")
+    assert code == 3
+    assert "not an Isthmus admin API" in err
+
+
+def test_nobody_there_is_exit_code_three(run: Run) -> None:
+    code, _, err = run("agents", "list", "--admin-url", "http://127.0.0.1:1")
+    assert code == 3
+    assert "does not answer" in err
+    assert "hint:" in err
+
+
+def test_usage_and_configuration_are_exit_code_two(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert run("agents", "list", "--admin-url", "not a url")[0] == 2
+    assert run("agents", "list", "--no-such-option")[0] == 2
+    assert run("no-such-command")[0] == 2
+    assert run("token", "create", "x", "--expires-days", "3651")[0] == 2
+    assert run("token", "create", "")[0] == 2
+    code, _, err = run("token", "list", "--admin-token-file", str(tmp_path / "missing"))
+    assert (code, "hint: Name the file" in err) == (2, True)
+    monkeypatch.delenv("ISTHMUS_ADMIN_URL")
+    code, _, err = run("token", "list")
+    assert (code, "--admin-url is not set" in err) == (2, True)
+
+
+def test_proxies_of_the_environment_are_left_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    assert run("deployment", "show")[0] == 0

@@ -1,0 +1,72 @@
+"""The program as a whole: its table of commands, what it loads, and how it ends."""
+
+import importlib
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+from isthmus.cli import main
+from isthmus.cli.exits import Exit, code_for
+from isthmus.kit import errors
+
+
+def _python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(("name", "lazy"), main.COMMANDS.items(), ids=main.COMMANDS)
+def test_every_command_exists_and_explains_itself(
+    name: str, lazy: main.Lazy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert isinstance(importlib.import_module(lazy.module).app, typer.Typer)
+    assert main.run([name, "--help"]) == 0
+    assert f"isthmus {name}" in capsys.readouterr().out
+
+
+def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(f" {name} " in out for name in main.COMMANDS)
+    assert all(f"{code.value} " in out for code in Exit)
+    assert main.run([]) == Exit.USAGE
+
+
+def test_help_is_there_at_once() -> None:
+    command = [sys.executable, "-m", "isthmus.cli.main", "--help"]
+    subprocess.run(command, check=True, capture_output=True)
+    fastest = min(_seconds(command) for _ in range(3))
+    assert fastest < 0.5
+
+
+def _seconds(command: list[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigError("x", code="x"), Exit.USAGE),
+        (errors.NotFoundError("x", code="x"), Exit.NOT_FOUND),
+        (errors.UnreachableError("x", code="x"), Exit.UNREACHABLE),
+        (errors.TemporaryError("x", code="x"), Exit.UNREACHABLE),
+        (errors.RefusedError("x", code="x"), Exit.FAILED),
+        (errors.InternalError("x", code="x"), Exit.FAILED),
+    ],
+)
+def test_each_family_of_errors_has_its_exit_code(error: errors.IsthmusError, code: Exit) -> None:
+    assert code_for(error) is code
+
+
+def test_a_usage_error_names_the_help_that_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["token", "create"]) == Exit.USAGE
+    assert "hint: see: isthmus token create --help" in capsys.readouterr().err
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["version"]) == 0
+    assert capsys.readouterr().out.startswith("isthmus ")
