@@ -8,12 +8,17 @@ Heavy imports (the Execution API is a FastAPI application of its own) stay insid
 processes that never need them.
 """
 
+# ruff: noqa: PLC0415
+
 import importlib
+import importlib.metadata
 import inspect
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy.engine
 from airflow import __version__ as airflow_version
@@ -21,17 +26,23 @@ from airflow import settings
 from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
-from airflow.models.callback import CallbackKey
-from airflow.models.connection_test import ConnectionTestKey, ConnectionTestState
+from airflow.jobs.job import Job, JobState
+from airflow.models.callback import CallbackKey, ExecutorCallback
+from airflow.models.connection_test import ConnectionTestKey, ConnectionTestRequest, ConnectionTestState
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.db_manager import BaseDBManager
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
 from packaging.version import Version
+from sqlalchemy import ColumnElement, Exists, Select, Text, cast, exists, func, select, union_all
 from sqlalchemy.orm import Session
 
 from isthmus.deployment import config
 from isthmus.kit.errors import ConfigError, InternalError
+from isthmus.wire.names import Kind
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 __all__ = [
     "BaseDBManager",
@@ -88,6 +99,14 @@ EXECUTOR_SIDE: Final = (
         ("self", "to_revision", "from_revision", "show_sql_only", "use_migration_files"),
     ),
     Expected("airflow.utils.db_manager:BaseDBManager.check_migration", ("self",)),
+)
+
+#: What the Remote Execution API leans on.
+API_SIDE: Final = (
+    Expected("airflow.api_fastapi.execution_api.app:create_task_execution_api_app", ("lifespan",)),
+    Expected("airflow.api_fastapi.common.dagbag:create_dag_bag", ()),
+    Expected("airflow.api_fastapi.auth.tokens:get_signing_args", ("make_secret_key_if_needed",)),
+    Expected("airflow.api_fastapi.auth.tokens:JWTGenerator.generate", ("self", "extras", "headers", "valid_for")),
 )
 
 
@@ -163,6 +182,27 @@ def is_configured_executor(module_path: str) -> bool:
 # --- the database ------------------------------------------------------------------------------------------------
 
 
+def unfinished_subjects() -> Select[tuple[str]]:
+    """The ids of the callbacks and connection tests that Airflow has handed to an executor and waits for."""
+    callbacks = select(cast(ExecutorCallback.id, Text)).where(
+        ExecutorCallback.state.in_([CallbackState.QUEUED, CallbackState.RUNNING])
+    )
+    tests = select(cast(ConnectionTestRequest.id, Text)).where(
+        ConnectionTestRequest.state.in_([ConnectionTestState.QUEUED, ConnectionTestState.RUNNING])
+    )
+    return select(union_all(callbacks, tests).subquery().c[0])
+
+
+def scheduler_lives(job_id: ColumnElement[int], dead_seconds: float) -> Exists:
+    """The condition that the scheduler job ``job_id`` runs and has heartbeated in the last ``dead_seconds``."""
+    return exists().where(
+        Job.id == job_id,
+        Job.job_type == "SchedulerJob",
+        Job.state == JobState.RUNNING,
+        Job.latest_heartbeat > func.now() - timedelta(seconds=dead_seconds),
+    )
+
+
 def own_session() -> AbstractContextManager[Session]:
     """A session of our own, which commits at the end: the scheduler's may be in the middle of something."""
     return create_session(scoped=False)
@@ -174,3 +214,69 @@ def engine() -> sqlalchemy.engine.Engine:
     if found is None:
         raise InternalError("Airflow has no database engine yet", code="airflow_not_initialized")
     return found
+
+
+# --- the Remote Execution API ------------------------------------------------------------------------------------
+
+
+def task_sdk_version() -> str:
+    """The version of Airflow's Task SDK that is installed here."""
+    return importlib.metadata.version("apache-airflow-task-sdk")
+
+
+class TaskTokens:
+    """Mints the tokens by which a workload speaks to Airflow's Execution API, with Airflow's own key.
+
+    Airflow knows two scopes. ``workload`` opens the transition to running (which answers with an ``execution`` token)
+    and connection tests, and nothing else; ``execution`` opens the rest. A callback makes no transition, so it gets an
+    ``execution`` token from the start: with the other one Airflow 3.3 refuses it every connection.
+    """
+
+    def __init__(self) -> None:
+        """Raises ConfigError when Airflow has no key to sign with."""
+        from airflow.api_fastapi.auth.tokens import JWTGenerator, get_signing_args
+
+        try:
+            signing = get_signing_args(make_secret_key_if_needed=False)
+        except ValueError as error:
+            raise ConfigError(
+                f"Airflow has no key for task tokens: {error}",
+                code="jwt_key_missing",
+                hint="Set [api_auth] jwt_secret, or jwt_private_key_path, the same for every Airflow component.",
+            ) from None
+        self._generator = JWTGenerator(
+            valid_for=conf.getint("execution_api", "jwt_expiration_time"),
+            audience=conf.get_mandatory_list_value("execution_api", "jwt_audience")[0],
+            issuer=conf.get("api_auth", "jwt_issuer", fallback=None),
+            **signing,
+        )
+        self._unstarted_seconds = conf.getfloat("scheduler", "task_queued_timeout")
+
+    def first(self, kind: Kind, subject_id: str) -> str:
+        """The token that goes out with the lease."""
+        if kind is Kind.CALLBACK:
+            return self._generator.generate({"sub": subject_id, "scope": "execution"})
+        return self._generator.generate({"sub": subject_id, "scope": "workload"}, valid_for=self._unstarted_seconds)
+
+    def again(self, kind: Kind, subject_id: str) -> str:
+        """A token for a workload that has started, as after an outage that outlived the one it had."""
+        if kind is Kind.CONNECTION_TEST:
+            return self.first(kind, subject_id)
+        return self._generator.generate({"sub": subject_id, "scope": "execution"})
+
+
+def execution_app() -> "FastAPI":
+    """Airflow's Execution API as an application of its own, whose lifespan its owner must enter.
+
+    Its services are its own (``svcs`` registry), so nothing is shared with another instance in this process.
+    """
+    # Airflow's switch between the secrets backends of servers and of tasks, read when they are first used.
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+    import attrs
+    import svcs
+    from airflow.api_fastapi.common.dagbag import create_dag_bag
+    from airflow.api_fastapi.execution_api.app import create_task_execution_api_app, lifespan
+
+    app = create_task_execution_api_app(lifespan=attrs.evolve(lifespan, registry=svcs.Registry()))
+    app.state.dag_bag = create_dag_bag()
+    return app
