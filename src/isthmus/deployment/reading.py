@@ -1,14 +1,19 @@
 """What the admin API shows: agents, workloads and counts, in pages. Reads only; ``steering`` changes things."""
 
+# ruff: noqa: S608 - values are parameters; what is put into the text are constants of ours.
+
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
-from isthmus.deployment.pooling import Database
+from isthmus.deployment.errors import PlaneRefusedError, translated
+from isthmus.deployment.pooling import Database, Record
+from isthmus.deployment.roster import HEALTHY_HEARTBEATS
 from isthmus.wire.admin import AgentHealth, WorkloadState
 from isthmus.wire.agents import Phase
 from isthmus.wire.names import Kind, Role
+from isthmus.wire.problems import Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class WorkloadFilter:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How a deployment is doing. ``queued`` and ``active`` count workloads; ``queued_by_queue`` has non-empty queues."""
+    """How a deployment is doing. Slots are those of healthy agents; ``queued_by_queue`` has only non-empty queues."""
 
     agents_healthy: int
     agents_unhealthy: int
@@ -90,6 +95,57 @@ class Counts:
     oldest_queued_seconds: float
 
 
+_AGENT_COLUMNS: Final = f"""
+    a.id, a.name, a.role, a.phase, a.cordoned, a.draining, a.queues, a.slots, a.slots_used, a.versions, a.labels,
+    a.warnings, a.probe_report, a.token_id, a.address, a.enrolled_at, a.last_heartbeat_at,
+    CASE WHEN a.phase = 'left' THEN 'left'
+         WHEN coalesce(a.last_heartbeat_at, a.enrolled_at)
+              > now() - {HEALTHY_HEARTBEATS} * $1::float * interval '1 second' THEN 'healthy'
+         ELSE 'unhealthy' END AS health
+"""
+
+_AGENTS: Final = f"""
+SELECT {_AGENT_COLUMNS} FROM isthmus_agent AS a
+WHERE ($2::text IS NULL OR a.name > $2) AND ($3::text IS NULL OR a.role = $3)
+ORDER BY a.name LIMIT $4
+"""
+
+_AGENT: Final = f"SELECT {_AGENT_COLUMNS} FROM isthmus_agent AS a WHERE a.id = $2"
+
+_WORKLOAD_COLUMNS: Final = """
+    w.id, w.kind, w.state, w.queue, w.priority, w.display_name, w.dag_id, w.task_id, w.run_id, w.map_index,
+    w.try_number, w.subject_id, w.agent_id, a.name AS agent_name, w.fence, w.cancel_requested, w.queued_at, w.leased_at,
+    w.started_at, w.settled_at, w.lease_expires_at, w.exit_code, w.detail
+"""
+
+_WORKLOADS: Final = f"""
+SELECT {_WORKLOAD_COLUMNS} FROM isthmus_workload AS w LEFT JOIN isthmus_agent AS a ON a.id = w.agent_id
+WHERE ($1::text IS NULL OR w.state = $1) AND ($2::text IS NULL OR w.queue = $2) AND ($3::text IS NULL OR w.kind = $3)
+  AND ($4::text IS NULL OR w.dag_id = $4) AND ($5::uuid IS NULL OR w.agent_id = $5)
+  AND ($6::timestamptz IS NULL OR (w.queued_at, w.id) < ($6, $7::uuid))
+ORDER BY w.queued_at DESC, w.id DESC LIMIT $8
+"""
+
+_WORKLOAD: Final = f"""
+SELECT {_WORKLOAD_COLUMNS}, w.payload
+FROM isthmus_workload AS w LEFT JOIN isthmus_agent AS a ON a.id = w.agent_id
+WHERE w.id = $1
+"""
+
+_COUNT_AGENTS: Final = f"""
+SELECT health, count(*) AS agents, sum(slots) AS slots, sum(slots_used) AS slots_used
+FROM (SELECT {_AGENT_COLUMNS} FROM isthmus_agent AS a) AS seen
+GROUP BY health
+"""
+
+_COUNT_QUEUED: Final = """
+SELECT queue, count(*) AS workloads, extract(epoch FROM now() - min(queued_at))::float AS oldest_seconds
+FROM isthmus_workload WHERE state = 'queued' GROUP BY queue
+"""
+
+_COUNT_ACTIVE: Final = "SELECT count(*) FROM isthmus_workload WHERE state IN ('leased', 'running')"
+
+
 async def agents(
     database: Database,
     *,
@@ -99,12 +155,19 @@ async def agents(
     role: Role | None = None,
 ) -> tuple[list[AgentRow], str | None]:
     """A page of agents by name, and the ``after`` of the next page."""
-    raise NotImplementedError
+    with translated():
+        rows = await database.fetch(_AGENTS, heartbeat_seconds, after, role, limit + 1)
+    page = [_agent(row) for row in rows[:limit]]
+    return page, page[-1].name if len(rows) > limit else None
 
 
 async def agent(database: Database, agent_id: UUID, *, heartbeat_seconds: float) -> AgentRow:
     """One agent. Raises PlaneRefusedError(AGENT_UNKNOWN)."""
-    raise NotImplementedError
+    with translated():
+        row = await database.fetchrow(_AGENT, heartbeat_seconds, agent_id)
+    if row is None:
+        raise PlaneRefusedError(Code.AGENT_UNKNOWN)
+    return _agent(row)
 
 
 async def workloads(
@@ -114,14 +177,115 @@ async def workloads(
 
     Raises PlaneRefusedError(REQUEST_INVALID) for a ``before`` that is none of ours.
     """
-    raise NotImplementedError
+    queued_at, workload_id = _parse_cursor(before) if before is not None else (None, None)
+    with translated():
+        rows = await database.fetch(
+            _WORKLOADS,
+            which.state,
+            which.queue,
+            which.kind,
+            which.dag_id,
+            which.agent_id,
+            queued_at,
+            workload_id,
+            limit + 1,
+        )
+    page = [_workload(row) for row in rows[:limit]]
+    return page, _cursor(page[-1]) if len(rows) > limit else None
 
 
 async def workload(database: Database, workload_id: UUID) -> tuple[WorkloadRow, dict[str, Any]]:
     """One workload and Airflow's payload. Raises PlaneRefusedError(WORKLOAD_NOT_FOUND)."""
-    raise NotImplementedError
+    with translated():
+        row = await database.fetchrow(_WORKLOAD, workload_id)
+    if row is None:
+        raise PlaneRefusedError(Code.WORKLOAD_NOT_FOUND)
+    return _workload(row), row["payload"]
 
 
 async def counts(database: Database, *, heartbeat_seconds: float) -> Counts:
     """How the deployment is doing."""
-    raise NotImplementedError
+    with translated():
+        by_health = {row["health"]: row for row in await database.fetch(_COUNT_AGENTS, heartbeat_seconds)}
+        queued = await database.fetch(_COUNT_QUEUED)
+        active = await database.fetchval(_COUNT_ACTIVE)
+    healthy = by_health.get(AgentHealth.HEALTHY)
+    return Counts(
+        agents_healthy=healthy["agents"] if healthy else 0,
+        agents_unhealthy=by_health[AgentHealth.UNHEALTHY]["agents"] if AgentHealth.UNHEALTHY in by_health else 0,
+        agents_left=by_health[AgentHealth.LEFT]["agents"] if AgentHealth.LEFT in by_health else 0,
+        slots=healthy["slots"] if healthy else 0,
+        slots_used=healthy["slots_used"] if healthy else 0,
+        workloads_queued=sum(row["workloads"] for row in queued),
+        workloads_active=active,
+        queued_by_queue={row["queue"]: row["workloads"] for row in queued},
+        oldest_queued_seconds=max((row["oldest_seconds"] for row in queued), default=0.0),
+    )
+
+
+def _cursor(row: WorkloadRow) -> str:
+    return f"{row.queued_at.isoformat()}~{row.workload_id}"
+
+
+def _parse_cursor(text: str) -> tuple[datetime, UUID]:
+    when, _, workload_id = text.partition("~")
+    try:
+        moment = datetime.fromisoformat(when)
+        if moment.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return moment, UUID(workload_id)
+    except ValueError:
+        raise PlaneRefusedError(
+            Code.REQUEST_INVALID, "before: not a value of next_before of an earlier page."
+        ) from None
+
+
+def _agent(row: Record) -> AgentRow:
+    return AgentRow(
+        agent_id=row["id"],
+        name=row["name"],
+        role=Role(row["role"]),
+        health=AgentHealth(row["health"]),
+        phase=Phase(row["phase"]),
+        cordoned=row["cordoned"],
+        draining=row["draining"],
+        queues=tuple(row["queues"]),
+        slots=row["slots"],
+        slots_used=row["slots_used"],
+        versions=row["versions"],
+        labels=row["labels"],
+        warnings=tuple(row["warnings"]),
+        probe_report=row["probe_report"],
+        token_id=row["token_id"],
+        address=None if row["address"] is None else str(row["address"]),
+        enrolled_at=row["enrolled_at"],
+        last_heartbeat_at=row["last_heartbeat_at"],
+    )
+
+
+def _workload(row: Record) -> WorkloadRow:
+    return WorkloadRow(
+        workload_id=row["id"],
+        kind=Kind(row["kind"]),
+        state=WorkloadState(row["state"]),
+        queue=row["queue"],
+        priority=row["priority"],
+        display_name=row["display_name"],
+        dag_id=row["dag_id"],
+        task_id=row["task_id"],
+        run_id=row["run_id"],
+        map_index=row["map_index"],
+        try_number=row["try_number"],
+        subject_id=row["subject_id"],
+        agent_id=row["agent_id"],
+        agent_name=row["agent_name"],
+        fence=row["fence"],
+        cancel_requested=row["cancel_requested"],
+        queued_at=row["queued_at"],
+        leased_at=row["leased_at"],
+        started_at=row["started_at"],
+        settled_at=row["settled_at"],
+        lease_expires_at=row["lease_expires_at"],
+        exit_code=row["exit_code"],
+        detail=row["detail"],
+    )

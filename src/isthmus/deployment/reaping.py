@@ -1,16 +1,51 @@
 """The loop that ends what nobody ends: leases whose time is over, and rows that nobody will read again.
 
-The plane doubts itself before it doubts an agent: leases are judged only when this process has written heartbeats without a
-gap for one whole lease, so that an outage of the plane or of its database ends none. A started task that still heartbeats to
-Airflow is kept. Settled workloads and agents that are long gone are deleted in batches after the retention time.
+The plane doubts itself before it doubts an agent: leases are judged only when this process has written heartbeats
+without a gap for one whole lease, so that an outage of the plane or of its database ends none. A started task that
+still heartbeats to Airflow is kept. Settled workloads and agents that are long gone are deleted in batches after the
+retention time.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Final
 
+import structlog
+
+from isthmus.deployment import leasing
+from isthmus.deployment.errors import DatabaseError, translated
 from isthmus.deployment.leasing import Ended, LeaseTimes
 from isthmus.deployment.pooling import Pool
 from isthmus.kit.clocks import Clock, SystemClock
+
+log = structlog.get_logger(__name__)
+
+SWEEP_SECONDS: Final = 2.0
+FORGET_SECONDS: Final = 60.0
+FORGET_BATCH: Final = 1000
+SWEEP_BATCH: Final = 500
+
+# What the executor has not taken yet is kept for a second term: its scheduler may be away for long.
+_FORGET_WORKLOADS: Final = """
+DELETE FROM isthmus_workload WHERE id IN (
+    SELECT id FROM isthmus_workload
+    WHERE settled_at < now() - $1 * interval '1 hour'
+      AND (NOT unseen OR settled_at < now() - 2 * $1 * interval '1 hour')
+    ORDER BY settled_at LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+"""
+
+# A cordoned agent is kept: the operator's word on the name outlives its processes.
+_FORGET_AGENTS: Final = """
+DELETE FROM isthmus_agent WHERE id IN (
+    SELECT id FROM isthmus_agent AS a
+    WHERE coalesce(last_heartbeat_at, enrolled_at) < now() - $1 * interval '1 hour' AND NOT cordoned
+      AND NOT EXISTS (
+          SELECT FROM isthmus_workload AS w WHERE w.agent_id = a.id AND w.state IN ('leased', 'running')
+      )
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +68,7 @@ class ReaperStatistics:
 
 
 class Reaper:
-    """Ends leases and forgets old rows."""
+    """Ends leases and forgets old rows. ``trusted_seconds`` is ``Roster.writable_seconds``."""
 
     def __init__(
         self,
@@ -44,17 +79,57 @@ class Reaper:
         retention_hours: float = 168.0,
         clock: Clock | None = None,
     ) -> None:
+        self._pool = pool
+        self._times = times
+        self._trusted_seconds = trusted_seconds
+        self._retention_hours = retention_hours
         self._clock = clock or SystemClock()
         self.statistics = ReaperStatistics()
 
     async def sweep(self) -> Ended:
         """End the leases whose time is over, as far as the plane may judge now. Raises DatabaseError."""
-        raise NotImplementedError
+        trusted = self._trusted_seconds()
+        with translated():
+            ended = await leasing.expire(
+                self._pool,
+                self._times,
+                leased=trusted >= self._times.lease_seconds,
+                running=trusted >= self._times.running_lease_seconds,
+                limit=SWEEP_BATCH,
+            )
+        self.statistics.requeued += ended.requeued
+        self.statistics.lost += ended.lost
+        self.statistics.kept += ended.kept
+        if ended != Ended():
+            log.warning("leases ended", requeued=ended.requeued, lost=ended.lost, kept=ended.kept)
+        return ended
 
-    async def forget(self, batch: int = 1000) -> Deleted:
+    async def forget(self, batch: int = FORGET_BATCH) -> Deleted:
         """Delete one batch of what is older than the retention time. Raises DatabaseError."""
-        raise NotImplementedError
+        with translated():
+            workloads = await self._pool.execute(_FORGET_WORKLOADS, self._retention_hours, batch)
+            agents = await self._pool.execute(_FORGET_AGENTS, self._retention_hours, batch)
+        deleted = Deleted(_count(workloads), _count(agents))
+        self.statistics.deleted_workloads += deleted.workloads
+        self.statistics.deleted_agents += deleted.agents
+        return deleted
 
     async def run(self) -> None:
         """Sweep every two seconds and forget every minute, through every outage, until cancelled."""
-        raise NotImplementedError
+        forgotten_at = self._clock.monotonic()
+        while True:
+            await self._clock.sleep(SWEEP_SECONDS)
+            try:
+                await self.sweep()
+                if self._clock.monotonic() - forgotten_at >= FORGET_SECONDS:
+                    deleted = await self.forget()
+                    # A full batch means that there is more: go on with the next sweep.
+                    if max(deleted.workloads, deleted.agents) < FORGET_BATCH:
+                        forgotten_at = self._clock.monotonic()
+            except DatabaseError as error:
+                log.debug("leases cannot be judged now", why=str(error))
+
+
+def _count(status: str) -> int:
+    """The number in PostgreSQL's command status, ``DELETE 12``."""
+    return int(status.rpartition(" ")[2])
