@@ -217,7 +217,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 
 def _check(name: str, about: Mapping[str, Setting], origin: Origin, write: Callable[[str], str]) -> None:
-    """Whether there is a setting ``name`` that may come from ``origin``; ``write`` spells a setting as one does there."""
+    """Whether there is a setting ``name`` that may come from ``origin``; ``write`` spells it as there."""
     if name not in about:
         near = difflib.get_close_matches(name, about, n=1)
         raise ConfigError(
