@@ -29,6 +29,7 @@ from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnec
 from airflow.jobs.job import Job, JobState
 from airflow.models.callback import CallbackKey, ExecutorCallback
 from airflow.models.connection_test import ConnectionTestKey, ConnectionTestRequest, ConnectionTestState
+from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.db_manager import BaseDBManager
 from airflow.utils.session import create_session
@@ -53,6 +54,7 @@ __all__ = [
     "ConnectionTestState",
     "ExecuteCallback",
     "ExecuteTask",
+    "TaskInstance",
     "TaskInstanceKey",
     "TaskInstanceState",
     "TestConnection",

@@ -1,0 +1,124 @@
+"""The scheduler's pause, taken over: wait for the database's notification instead of sleeping a second (ADR 0002).
+
+Airflow's scheduler sleeps after every loop that found nothing to do, so a chain of short tasks advances once a second
+under any executor. With ``[scheduler] scheduler_idle_sleep_time = 0`` the executor's ``sync`` waits here instead, on a
+connection of its own that listens to ``isthmus_scheduler``, and goes on at once when a task's state changed or an
+outcome came in.
+
+Invariants: nothing here raises or keeps the scheduler for longer than asked; without a connection it is the plain sleep
+that Airflow would have done; a loop that found something to do is followed by the next one without a pause; after a
+reconnect there may always be news, so nothing is missed.
+"""
+
+import contextlib
+import logging
+import select
+import time
+from typing import Final
+
+import psycopg2
+import psycopg2.extensions
+
+from isthmus.deployment import databases, tables
+from isthmus.kit.backoffs import Backoff, BackoffConfig
+from isthmus.kit.clocks import SystemClock
+
+#: What Airflow sleeps by default after a loop that found nothing to do.
+IDLE_SECONDS: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Pacer:
+    """Waits for news in the scheduler's place. One per scheduler job, used by its main thread."""
+
+    def __init__(self, url: str) -> None:
+        #: With several executors in one scheduler (a team's each) one of them waits, for all.
+        self.waiter: object = None
+        self._worked = False
+        self._dsn = databases.libpq_dsn(url)
+        self._connection: psycopg2.extensions.connection | None = None
+        self._backoff = Backoff(BackoffConfig(first_seconds=1.0, longest_seconds=60.0), SystemClock())
+        self._next_attempt = 0.0
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether there is a connection on which notifications come."""
+        return self._connection is not None
+
+    def note_work(self) -> None:
+        """There was something to do in this loop: the next one follows at once."""
+        self._worked = True
+
+    def pause(self, *, news: bool, seconds: float = IDLE_SECONDS) -> bool:
+        """Wait for news, unless there was work or ``news`` in this loop. Returns whether news came while waiting."""
+        worked, self._worked = self._worked, False
+        return not worked and not news and self._wait(seconds)
+
+    def poll(self) -> bool:
+        """Whether there may be news since the last look; does not wait."""
+        if self._connection is None:
+            return self._connect()
+        return self._drain(self._connection)
+
+    def _wait(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            connection = self._connection
+            if connection is None:
+                time.sleep(left)
+                return False
+            poller = select.poll()  # unlike select.select, for descriptors above 1023 as well
+            poller.register(connection, select.POLLIN)
+            if poller.poll(left * 1000) and self._drain(connection):
+                return True
+        return False
+
+    def close(self) -> None:
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(psycopg2.Error):
+                connection.close()
+
+    def _drain(self, connection: psycopg2.extensions.connection) -> bool:
+        try:
+            connection.poll()
+        except psycopg2.Error as error:
+            self._lost(error)
+            return True
+        found = bool(connection.notifies)
+        connection.notifies.clear()
+        return found
+
+    def _connect(self) -> bool:
+        if time.monotonic() < self._next_attempt:
+            return False
+        try:
+            # The scheduler waits for this, so it is short; keepalives find out that a silent network is a dead one.
+            connection = psycopg2.connect(
+                self._dsn,
+                connect_timeout=3,
+                application_name="isthmus-scheduler",
+                keepalives_idle=30,
+                keepalives_interval=10,
+                keepalives_count=3,
+            )
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {tables.SCHEDULER_CHANNEL}")
+        except psycopg2.Error as error:
+            self._lost(error)
+            return False
+        if self._backoff.failures:
+            _log.info("The scheduler listens to the database again")
+        self._backoff.succeeded()
+        self._connection = connection
+        return True
+
+    def _lost(self, error: psycopg2.Error) -> None:
+        self.close()
+        wait = self._backoff.failed()
+        self._next_attempt = time.monotonic() + wait
+        if self._backoff.failures == 1:
+            _log.warning("The scheduler cannot listen to the database and sleeps as usual: %s", str(error).strip())
