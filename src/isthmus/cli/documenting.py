@@ -1,0 +1,117 @@
+"""Writes the generated tables of ``docs/``: problem codes, settings, exit codes.
+
+Each table has one source in the code and stands between two markers in a page that people write. ``python -m
+isthmus.cli.documenting docs`` (``make docs``) writes them; with ``--check`` it only says which page is out of date, as
+the tests do. Invariant: nothing outside the markers changes.
+"""
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from isthmus.agent.config import AgentConfig
+from isthmus.cli.exits import MEANINGS as EXITS
+from isthmus.deployment.config import DeploymentConfig
+from isthmus.kit import settings
+from isthmus.wire.problems import MEANINGS as PROBLEMS
+
+_BLOCK: Final = re.compile(r"(<!-- begin: (?P<name>[a-z-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def problems() -> str:
+    """Every problem code of ``isthmus.wire.problems``."""
+    return _table(
+        ("code", "status", "meaning", "what to do", "try again?"),
+        (
+            (f"`{code}`", str(meaning.status), meaning.title, meaning.hint, "yes" if meaning.retryable else "no")
+            for code, meaning in PROBLEMS.items()
+        ),
+    )
+
+
+def exits() -> str:
+    """Every exit code of the command line."""
+    return _table(("code", "meaning"), ((str(code.value), meaning) for code, meaning in EXITS.items()))
+
+
+def _settings(config: type[Any], name: Callable[[str], str]) -> str:
+    abouts = settings.settings_of(config)
+    rows = []
+    for field in dataclasses.fields(config):
+        about = abouts[field.name]
+        meaning = f"{about.meaning} {about.why}".strip()
+        rows.append((f"`{name(field.name)}`", _default(field, about), meaning))
+    return _table(("setting", "default", "meaning"), rows)
+
+
+def _default(field: "dataclasses.Field[Any]", about: settings.Setting) -> str:
+    unit = f" {about.unit}" if about.unit else ""
+    if about.derive is not None:
+        return "derived"
+    if field.default is dataclasses.MISSING:
+        return "**required**"
+    if field.default in (None, (), {}):
+        return "not set"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
+    if isinstance(field.default, tuple):
+        return f"`{', '.join(map(str, field.default))}`"
+    if isinstance(field.default, float):
+        return f"`{field.default:g}`{unit}"
+    return f"`{field.default}`{unit}"
+
+
+def agent_settings() -> str:
+    """Every setting of an agent, by its flag."""
+    return _settings(AgentConfig, lambda name: "--" + name.replace("_", "-"))
+
+
+def deployment_settings() -> str:
+    """Every key of section ``[isthmus]``."""
+    return _settings(DeploymentConfig, str)
+
+
+TABLES: Final[dict[str, Callable[[], str]]] = {
+    "problems": problems,
+    "exits": exits,
+    "agent-settings": agent_settings,
+    "deployment-settings": deployment_settings,
+}
+
+
+def filled(page: str) -> str:
+    """``page`` with the table of each marker written anew. Raises KeyError for a marker without a table."""
+    return _BLOCK.sub(lambda block: f"{block[1]}{TABLES[block['name']]()}{block[3]}", page)
+
+
+def main() -> int:
+    """Write or check the pages of a folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is out of date")
+    arguments = parser.parse_args()
+    stale = []
+    for path in sorted(arguments.folder.glob("*.md")):
+        before = path.read_text(encoding="utf-8")
+        after = filled(before)
+        if after != before:
+            stale.append(path)
+            if not arguments.check:
+                path.write_text(after, encoding="utf-8")
+    for path in stale:
+        sys.stdout.write(f"{path} {'is out of date: run make docs' if arguments.check else 'written'}\n")
+    return 1 if stale and arguments.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
