@@ -47,6 +47,9 @@ class Code(StrEnum):
     DATABASE_UNAVAILABLE = "database_unavailable"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
+    # Said by the agent's gateway to tasks, never by the plane.
+    GATEWAY_TOKEN_UNKNOWN = "gateway_token_unknown"
+    PLANE_UNREACHABLE = "plane_unreachable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,15 @@ MEANINGS: Final[dict[Code, Meaning]] = {
     Code.DATABASE_UNAVAILABLE: Meaning(503, "The deployment's database does not answer", True, "Try again."),
     Code.SHUTTING_DOWN: Meaning(503, "This process is stopping", True, "Try again: another process answers."),
     Code.INTERNAL: Meaning(500, "Something failed that should not have", True, "See the deployment's log."),
+    Code.GATEWAY_TOKEN_UNKNOWN: Meaning(
+        403,
+        "The agent's gateway knows no running workload by this token",
+        False,
+        "The workload has ended, or the call did not come from one.",
+    ),
+    Code.PLANE_UNREACHABLE: Meaning(
+        503, "The agent does not reach the plane", True, "See the agent's log and its /healthz."
+    ),
 }
 
 
