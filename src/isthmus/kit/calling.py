@@ -1,4 +1,3 @@
-# LEAD: to be replaced by aiohttp (house rule: a well-kept library beats our own HTTP stack). See src/isthmus/agent/NOTE_FROM_LEAD.md
 """A small HTTP/1.1 client on asyncio and httptools: one origin, one pool of connections.
 
 What it is for decides what it does. Connections do not outlive ``life_seconds`` and leave the pool when the name's
@@ -28,6 +27,7 @@ import httptools
 from isthmus.kit.clocks import Clock
 from isthmus.kit.contents import Content
 from isthmus.kit.errors import ConfigError, UnreachableError
+from isthmus.kit.logs import masked
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -73,9 +73,11 @@ def parse_origin(url: str) -> Origin:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"{url!r} is not a URL: {error}", code="url_malformed") from None
+        raise ConfigError(f"{masked(url)!r} is not a URL: {error}", code="url_malformed") from None
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise ConfigError(f"{url!r} is not an http or https URL", code="url_malformed", hint="Write https://host/path.")
+        raise ConfigError(
+            f"{masked(url)!r} is not an http or https URL", code="url_malformed", hint="Write https://host/path."
+        )
     return Origin(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme])
 
 

@@ -1,4 +1,3 @@
-# LEAD: to be replaced by aiohttp (house rule: a well-kept library beats our own HTTP stack). See src/isthmus/agent/NOTE_FROM_LEAD.md
 """A small HTTP/1.1 server on asyncio and httptools, for a process that must stay small.
 
 It serves what sits beside the real work of a process: the agent's gateway on a UNIX socket and its health page. One

@@ -75,7 +75,10 @@ def setting(
 ) -> Any:
     """A dataclass field. Without ``default`` and ``derive`` the setting is required."""
     about = Setting(meaning, unit, why, secret, show, frozenset(sources), derive, words)
-    return dataclasses.field(default=default, repr=not secret, kw_only=True, metadata={_METADATA_KEY: about})
+    metadata = {_METADATA_KEY: about}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, repr=not secret, kw_only=True, metadata=metadata)
+    return dataclasses.field(default=default, repr=not secret, kw_only=True, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +160,9 @@ def explain(loaded: Loaded[Any]) -> tuple[Explained, ...]:
     lines = []
     for one in dataclasses.fields(loaded.config):
         about: Setting = one.metadata[_METADATA_KEY]
-        if one.default is not dataclasses.MISSING:
-            default = _shown(about, one.default)
+        value = _default(one)
+        if value is not dataclasses.MISSING:
+            default = _shown(about, value)
         else:
             default = "(derived)" if about.derive is not None else "(required)"
         lines.append(
@@ -195,6 +199,10 @@ def take_secret(variable: str) -> str | None:
             ctypes.memset(start + begin + len(name) + 1, ord("*"), len(secret))
         begin += len(entry) + 1
     return value
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _flag(name: str) -> str:
@@ -245,8 +253,8 @@ def _build(kind: type[C], about: Mapping[str, Setting], values: dict[str, object
         derive = about[name].derive
         if derive is not None:
             values[name] = derive(values)
-        elif one.default is not dataclasses.MISSING:
-            values[name] = one.default
+        elif (default := _default(one)) is not dataclasses.MISSING:
+            values[name] = default
         else:
             raise ConfigError(
                 f"{name} is not set", code="config_missing", hint=f"{about[name].meaning} Set it with {_flag(name)}."
@@ -259,7 +267,9 @@ def _build(kind: type[C], about: Mapping[str, Setting], values: dict[str, object
         reason = first["msg"].removeprefix("Value error, ")
         if name not in about:
             raise ConfigError(reason, code="config_invalid", hint="Correct the settings that it names.") from None
-        given = _MASK if about[name].secret else repr(first["input"])
+        given = repr(first["input"])
+        if about[name].secret or about[name].show is not None:
+            given = _shown(about[name], str(first["input"]))
         raise ConfigError(
             f"{name}: {reason} (got {given} from {origins[name]})",
             code="config_invalid",
@@ -287,7 +297,7 @@ def _parsed(value: object, hint: Any, about: Setting, origin: Origin) -> object:
 
 
 def _shown(about: Setting, value: object) -> str:
-    if value is None or value in ((), {}):
+    if value is None or value in ("", (), {}):
         return "(not set)"
     if about.secret:
         return _MASK
