@@ -1,0 +1,1 @@
+"""Faults: real processes, killed, cut off and restarted, and what must hold afterwards."""

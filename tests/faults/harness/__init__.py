@@ -1,0 +1,1 @@
+"""A plane and its agents as real processes that a test can break. See README.md."""

@@ -1,0 +1,1 @@
+"""Security: what hostile customer code can reach on a real agent."""
