@@ -1,0 +1,397 @@
+"""The agent API: enrol, heartbeat, claim, start, settle, and the task token.
+
+``Operation`` says all that there is to say of a route: path, bodies, what may be refused. From the same table come the
+routing, the validation and the OpenAPI document, so the three cannot disagree. The calls are plain coroutines from
+(caller, request body) to response body; who the caller is was decided by the edge before. Invariant: whatever an agent
+says about its leases is checked against the fence in the database, and never believed from memory.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+from uuid import UUID
+
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from packaging.version import InvalidVersion, Version
+from pydantic import ValidationError
+
+from isthmus import __version__
+from isthmus.deployment import leasing, reading, tokens
+from isthmus.deployment.api import asgi, documents
+from isthmus.deployment.api.metrics import Metrics
+from isthmus.deployment.api.refusals import BadRequestError
+from isthmus.deployment.errors import PlaneRefusedError, translated
+from isthmus.deployment.leasing import Lease, LeasedRow, Report
+from isthmus.deployment.plane import Plane
+from isthmus.deployment.roster import Agent, Beat, Enrolment
+from isthmus.deployment.tokens import Token
+from isthmus.wire import paths
+from isthmus.wire.agents import (
+    EnrolmentRequest,
+    EnrolmentResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    LeaseReference,
+    Versions,
+)
+from isthmus.wire.bodies import Request, Response
+from isthmus.wire.names import Kind, Role
+from isthmus.wire.problems import Code
+from isthmus.wire.workloads import (
+    ClaimRequest,
+    ClaimResponse,
+    LeasedWorkload,
+    SettledLease,
+    SettleRequest,
+    SettleResponse,
+    StartedLease,
+    StartRequest,
+    StartResponse,
+    StartVerdict,
+    TaskTokenRequest,
+    TaskTokenResponse,
+)
+
+TITLE: Final = "Isthmus agent API"
+DESCRIPTION: Final = (
+    "How Remote Execution Agents join a deployment, get work and report on it. The outer checks come first and in this "
+    "order: path (`404 page not found` for every other), source address, agent token, body."
+)
+
+#: How far behind an agent's Isthmus may be: DESIGN asks that two minor versions work.
+MINOR_VERSIONS_BEHIND: Final = 2
+#: A claim of an agent that may not take work is held this long, so that it cannot become a busy loop.
+NOT_ADMITTED_SECONDS: Final = 5.0
+
+_EVERYWHERE: Final = (
+    Code.SOURCE_NOT_ALLOWED,
+    Code.TOKEN_MISSING,
+    Code.TOKEN_INVALID,
+    Code.TOKEN_EXPIRED,
+    Code.TOKEN_REVOKED,
+    Code.TOKEN_WRONG_DEPLOYMENT,
+    Code.BODY_TOO_LARGE,
+    Code.BODY_MALFORMED,
+    Code.REQUEST_INVALID,
+    Code.METHOD_NOT_ALLOWED,
+    Code.DATABASE_UNAVAILABLE,
+    Code.SHUTTING_DOWN,
+    Code.INTERNAL,
+)
+_ENROLLED: Final = (Code.AGENT_UNKNOWN, Code.AGENT_REPLACED)
+
+Asked = TypeVar("Asked", bound=Request)
+Said = TypeVar("Said", bound=Response)
+
+
+class TaskTokens(Protocol):
+    """What mints Airflow's task tokens; ``compat.TaskTokens`` is the real one."""
+
+    def first(self, kind: Kind, subject_id: str) -> str:
+        """The token that goes out with the lease."""
+        ...
+
+    def again(self, kind: Kind, subject_id: str) -> str:
+        """A token for a workload that has started."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: the token that opened the door, from where, and the connection's ``receive``."""
+
+    token: Token
+    address: str
+    receive: asgi.Receive
+    #: The workload that the path names, as it stands there.
+    workload_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[Asked, Said]):
+    """One route of the agent API. All are POST with a JSON body."""
+
+    name: str
+    path: str
+    asked: type[Asked]
+    said: type[Said]
+    call: Callable[[Caller, Asked], Awaitable[Said]]
+    codes: tuple[Code, ...]
+    #: Whether the answer waits for something, so that its duration says nothing.
+    waits: bool = False
+
+    def parse(self, body: bytes) -> Asked:
+        """The request in ``body``. Raises BadRequestError."""
+        try:
+            return self.asked.model_validate_json(body, strict=True)
+        except ValidationError as error:
+            raise BadRequestError.of(error) from None
+
+
+class AgentApi:
+    """The agent API of one deployment in this process."""
+
+    def __init__(self, plane: Plane, task_tokens: TaskTokens, metrics: Metrics, *, task_sdk_version: str) -> None:
+        self._plane = plane
+        self._task_tokens = task_tokens
+        self._metrics = metrics
+        self._task_sdk = Version(task_sdk_version)
+        self.operations: tuple[Operation[Any, Any], ...] = (
+            Operation(
+                "enrol",
+                paths.ENROLMENTS,
+                EnrolmentRequest,
+                EnrolmentResponse,
+                self.enrol,
+                (Code.TOKEN_SCOPE, Code.AGENT_NAME_TAKEN, Code.SDK_TOO_NEW, Code.AGENT_TOO_OLD),
+            ),
+            Operation("heartbeat", paths.HEARTBEATS, HeartbeatRequest, HeartbeatResponse, self.heartbeat, _ENROLLED),
+            Operation(
+                "claim",
+                paths.CLAIMS,
+                ClaimRequest,
+                ClaimResponse,
+                self.claim,
+                (*_ENROLLED, Code.TOKEN_SCOPE),
+                waits=True,
+            ),
+            Operation("start", paths.STARTS, StartRequest, StartResponse, self.start, _ENROLLED),
+            Operation("settle", paths.SETTLEMENTS, SettleRequest, SettleResponse, self.settle, _ENROLLED),
+            Operation(
+                "task_token",
+                paths.TASK_TOKENS,
+                TaskTokenRequest,
+                TaskTokenResponse,
+                self.task_token,
+                (*_ENROLLED, Code.WORKLOAD_NOT_FOUND, Code.LEASE_LOST),
+            ),
+        )
+        self._task_token = self.operations[-1]
+        self._by_path = {operation.path: operation for operation in self.operations[:-1]}
+        self._before_id, self._after_id = paths.TASK_TOKENS.split("{workload_id}")
+
+    def find(self, path: str) -> tuple[Operation[Any, Any], str] | None:
+        """The operation at ``path`` (without the deployment id) and the workload id in it, as it stands there."""
+        operation = self._by_path.get(path)
+        if operation is not None:
+            return operation, ""
+        if path.startswith(self._before_id) and path.endswith(self._after_id):
+            workload_id = path[len(self._before_id) : -len(self._after_id)]
+            if workload_id and "/" not in workload_id:
+                return self._task_token, workload_id
+        return None
+
+    async def enrol(self, caller: Caller, asked: EnrolmentRequest) -> EnrolmentResponse:
+        """Join the deployment, or come back to it."""
+        check_versions(asked.versions, self._task_sdk, Version(__version__))
+        tokens.check_scope(caller.token, asked.role, asked.queues)
+        agent = await self._plane.roster.enrol(
+            Enrolment(
+                name=asked.name,
+                role=asked.role,
+                instance_id=asked.instance_id,
+                queues=asked.queues,
+                slots=asked.slots,
+                versions=asked.versions.model_dump(),
+                labels=asked.labels,
+                address=caller.address,
+            ),
+            caller.token,
+        )
+        config = self._plane.config
+        return EnrolmentResponse(
+            agent_id=agent.agent_id,
+            heartbeat_seconds=config.heartbeat_seconds,
+            claim_wait_seconds=config.claim_wait_seconds,
+            lease_seconds=config.lease_seconds,
+            plane_version=__version__,
+        )
+
+    async def heartbeat(self, caller: Caller, asked: HeartbeatRequest) -> HeartbeatResponse:
+        """Say what is held, and hear what the plane wants. Answered from memory."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        commands = self._plane.roster.heartbeat(
+            agent,
+            Beat(
+                phase=asked.phase,
+                slots_used=asked.slots_used,
+                leases=tuple(Lease(held.workload_id, held.fence) for held in asked.leases),
+                warnings=[warning.model_dump(mode="json") for warning in asked.warnings],
+                probe_report=asked.probe_report,
+                address=caller.address,
+            ),
+        )
+        self._metrics.heartbeats.inc()
+        return HeartbeatResponse(
+            heartbeat_seconds=self._plane.config.heartbeat_seconds,
+            cordoned=commands.cordoned,
+            drain=commands.drain,
+            cancel=_references(commands.cancel),
+            lost=_references(commands.lost),
+        )
+
+    async def claim(self, caller: Caller, asked: ClaimRequest) -> ClaimResponse:
+        """Wait for work. Withdrawn when the client goes away, so that nothing is leased to nobody."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        if agent.role is not Role.WORKER:
+            raise PlaneRefusedError(Code.TOKEN_SCOPE, f"An agent with the role {agent.role} takes no workloads.")
+        wait_seconds = min(asked.wait_seconds, self._plane.config.claim_wait_seconds)
+        if agent.admits_work:
+            claiming = self._plane.dispatcher.claim(
+                agent.agent_id,
+                agent.queues,
+                asked.claim_id,
+                asked.free_slots,
+                wait_seconds,
+                repeated=asked.repeated,
+            )
+        else:
+            claiming = self._not_admitted(agent, asked, wait_seconds)
+        rows: list[LeasedRow] = await asgi.unless_gone(claiming, caller.receive)
+        return ClaimResponse(workloads=tuple(self._leased(row) for row in rows))
+
+    async def start(self, caller: Caller, asked: StartRequest) -> StartResponse:
+        """May these be started? Only a confirmed one may."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        with translated():
+            confirmed = await leasing.start(
+                self._plane.pool,
+                agent.agent_id,
+                [Lease(lease.workload_id, lease.fence) for lease in asked.leases],
+                self._plane.times,
+            )
+        return StartResponse(
+            verdicts=tuple(
+                StartedLease(
+                    workload_id=lease.workload_id,
+                    fence=lease.fence,
+                    verdict=StartVerdict.CONFIRMED if yes else StartVerdict.REFUSED,
+                )
+                for lease, yes in zip(asked.leases, confirmed, strict=True)
+            )
+        )
+
+    async def settle(self, caller: Caller, asked: SettleRequest) -> SettleResponse:
+        """Take outcomes in."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        reports = [
+            Report(one.workload_id, one.fence, one.outcome, one.exit_code, one.detail) for one in asked.settlements
+        ]
+        with translated():
+            verdicts = await leasing.settle(self._plane.pool, agent.agent_id, reports)
+        return SettleResponse(
+            verdicts=tuple(
+                SettledLease(workload_id=report.workload_id, fence=report.fence, verdict=verdict)
+                for report, verdict in zip(reports, verdicts, strict=True)
+            )
+        )
+
+    async def task_token(self, caller: Caller, asked: TaskTokenRequest) -> TaskTokenResponse:
+        """Mint the task token of a workload that the agent holds anew."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        try:
+            workload_id = UUID(caller.workload_id)
+        except ValueError:
+            raise BadRequestError.field("workload_id", "is not a UUID") from None
+        with translated():
+            held = await leasing.held(self._plane.pool, workload_id)
+            if held is None:
+                await reading.workload(self._plane.pool, workload_id)
+        if held is None or held.agent_id != agent.agent_id or held.fence != asked.fence:
+            raise PlaneRefusedError(Code.LEASE_LOST)
+        mint = self._task_tokens.again if held.started else self._task_tokens.first
+        return TaskTokenResponse(task_token=mint(held.kind, held.subject_id))
+
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        config = self._plane.config
+        document = get_openapi(
+            title=TITLE,
+            version=__version__,
+            description=DESCRIPTION,
+            routes=[_documented(operation) for operation in self.operations],
+            servers=[{"url": config.agent_url}],
+        )
+        return documents.completed(document, "An agent token: isthmus_<deployment id>_<token id>_<secret>")
+
+    async def _agent(self, caller: Caller, agent_id: UUID, instance_id: UUID) -> Agent:
+        return await self._plane.roster.lookup(agent_id, instance_id, caller.token.token_id)
+
+    async def _not_admitted(self, agent: Agent, asked: ClaimRequest, wait_seconds: float) -> list[LeasedRow]:
+        """The answer to an agent that may not take work: what a repeated claim had got already, or nothing, late."""
+        if asked.repeated:
+            with translated():
+                leased = await leasing.repeat(self._plane.pool, agent.agent_id, asked.claim_id, self._plane.times)
+            if leased:
+                return leased
+        await asyncio.sleep(min(wait_seconds, NOT_ADMITTED_SECONDS))
+        return []
+
+    def _leased(self, row: LeasedRow) -> LeasedWorkload:
+        return LeasedWorkload(
+            workload_id=row.workload_id,
+            fence=row.fence,
+            kind=row.kind,
+            queue=row.queue,
+            display_name=row.display_name,
+            payload=row.payload,
+            task_token=self._task_tokens.first(row.kind, row.subject_id),
+            lease_seconds=row.lease_seconds,
+        )
+
+
+def check_versions(versions: Versions, task_sdk: Version, plane: Version) -> None:
+    """Raise PlaneRefusedError unless an agent with ``versions`` works with this deployment.
+
+    Airflow's Execution API answers a newer SDK with whatever is newest here, without a word, and tasks fail later on
+    what is missing: so that is refused now. An older SDK is served as Airflow promises. Of Isthmus itself two minor
+    versions behind work.
+    """
+    theirs = _version("versions.isthmus", versions.isthmus)
+    if versions.task_sdk is not None and (sdk := _version("versions.task_sdk", versions.task_sdk)) > task_sdk:
+        raise PlaneRefusedError(
+            Code.SDK_TOO_NEW, f"The agent has apache-airflow-task-sdk {sdk}; the deployment has {task_sdk}."
+        )
+    behind = plane.minor - theirs.minor if theirs.major == plane.major else 0
+    if theirs.major < plane.major or behind > MINOR_VERSIONS_BEHIND:
+        raise PlaneRefusedError(Code.AGENT_TOO_OLD, f"The agent has Isthmus {theirs}; the deployment has {plane}.")
+
+
+def _version(field: str, text: str) -> Version:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        raise BadRequestError.field(field, "is not a version (PEP 440)") from None
+
+
+def _references(leases: tuple[Lease, ...]) -> tuple[LeaseReference, ...]:
+    return tuple(LeaseReference(workload_id=lease.workload_id, fence=lease.fence) for lease in leases)
+
+
+def _documented(operation: Operation[Any, Any]) -> APIRoute:
+    """The operation as FastAPI describes it; FastAPI never answers it."""
+
+    async def endpoint(**_: Any) -> None:
+        """Nobody calls this."""
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("body", keyword, annotation=operation.asked)]
+    if "{workload_id}" in operation.path:
+        parameters.append(inspect.Parameter("workload_id", keyword, annotation=UUID))
+    described: Any = endpoint
+    described.__signature__ = inspect.Signature(parameters)
+    said = (operation.call.__doc__ or "").strip()
+    return APIRoute(
+        operation.path,
+        described,
+        methods=["POST"],
+        response_model=operation.said,
+        operation_id=operation.name,
+        name=operation.name,
+        summary=said.split(".")[0].split("?")[0],
+        description=(operation.asked.__doc__ or "").strip(),
+        responses=documents.responses((*_EVERYWHERE, *operation.codes)),
+    )

@@ -1,0 +1,162 @@
+"""The outermost layer of the public listener: what every request meets first, in one order.
+
+path → source address → agent token → method → body → the API that answers. A path that is not one of ours gets
+``404 page not found`` before anything else is looked at, with and without credentials, so that a stranger learns
+nothing about what is installed here. Whatever goes wrong further in comes back here and leaves as a problem.
+
+Invariants: nothing behind the edge sees a request without an admitted address and a verified token; no body is read
+for somebody who may not come in, and none is kept that is over the limit; no exception reaches a client as text.
+"""
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final
+
+import structlog
+
+from isthmus.deployment import tokens
+from isthmus.deployment.api import asgi, refusals, sources
+from isthmus.deployment.api.agents import AgentApi, Caller, Operation
+from isthmus.deployment.api.execution import ExecutionApi
+from isthmus.deployment.api.metrics import Metrics
+from isthmus.deployment.api.refusals import BadRequestError, RefusalLog
+from isthmus.deployment.errors import DatabaseError, PlaneRefusedError
+from isthmus.deployment.plane import Plane
+from isthmus.wire import paths
+from isthmus.wire.problems import Code, Problem, problem
+
+_JSON: Final = b"application/json"
+_AUTHORIZATION: Final = b"authorization"
+_AGENT_TOKEN: Final = paths.AGENT_TOKEN_HEADER.lower().encode()
+_CLOSE: Final = (b"connection", b"close")
+#: The client went away before it had an answer; the number is nginx's.
+_GONE: Final = 499
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One request on its way in, and what is known of it so far, for the log and the metrics."""
+
+    scope: asgi.Scope
+    api: str
+    route: str
+    address: str = ""
+    credential: str | None = None
+
+
+class Edge:
+    """The public ASGI application."""
+
+    def __init__(
+        self, plane: Plane, agents: AgentApi, execution: ExecutionApi, metrics: Metrics, refused: RefusalLog
+    ) -> None:
+        self._plane = plane
+        self._agents = agents
+        self._execution = execution
+        self._metrics = metrics
+        self._refused = refused
+        self._prefix = f"/{plane.config.deployment_id}"
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Turn new requests away: another process answers them. What is being answered goes on."""
+        self._stopping = True
+
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        if self._execution.knows(path):
+            visit = _Visit(scope, "execution", "execution")
+            operation, workload_id = None, ""
+        elif path.startswith(self._prefix) and (found := self._agents.find(path[len(self._prefix) :])) is not None:
+            operation, workload_id = found
+            visit = _Visit(scope, "agent", operation.name)
+        else:
+            self._metrics.count("none", "none", 404)
+            await refusals.not_found(send)
+            return
+        begun = perf_counter()
+        try:
+            caller = await self._admitted(visit, receive, workload_id)
+            if operation is not None:
+                status = await self._operate(operation, caller, scope, send)
+            else:
+                status = await self._execution.answer(caller, scope, send)
+        except asgi.ClientGoneError:
+            self._metrics.count(visit.api, visit.route, _GONE)
+        except Exception as error:
+            await self._refuse(visit, _problem_of(error), send)
+        else:
+            self._metrics.count(visit.api, visit.route, status)
+            if operation is None or not operation.waits:
+                self._metrics.time(visit.api, visit.route, perf_counter() - begun)
+
+    async def _admitted(self, visit: _Visit, receive: asgi.Receive, workload_id: str) -> Caller:
+        """Who calls. Raises PlaneRefusedError for a stranger."""
+        scope = visit.scope
+        if self._stopping:
+            raise PlaneRefusedError(Code.SHUTTING_DOWN)
+        client = scope.get("client")
+        peer = client[0] if client else None
+        visit.address = sources.source(peer, scope["headers"], self._plane.config.trusted_proxies)
+        visit.address = self._plane.allow_list.check(visit.address)
+        visit.credential = _credential(visit)
+        token = await self._plane.tokens.verify(visit.credential, visit.address)
+        return Caller(token, visit.address, receive, workload_id)
+
+    async def _operate(self, operation: Operation[Any, Any], caller: Caller, scope: asgi.Scope, send: asgi.Send) -> int:
+        if scope["method"] != "POST":
+            raise PlaneRefusedError(Code.METHOD_NOT_ALLOWED)
+        body = await asgi.read_body(scope, caller.receive, self._plane.config.max_body_bytes)
+        said = await operation.call(caller, operation.parse(body))
+        await asgi.respond(send, 200, said.__pydantic_serializer__.to_json(said), _JSON)
+        return 200
+
+    async def _refuse(self, visit: _Visit, refusal: Problem, send: asgi.Send) -> None:
+        code = Code(refusal.code)
+        parts = tokens.parse(visit.credential) if visit.credential else None
+        self._refused.note(
+            code,
+            address=visit.address,
+            token_id=parts.token_id if parts is not None else "",
+            detail=refusal.detail,
+            route=visit.route,
+        )
+        self._metrics.count(visit.api, visit.route, refusal.status, refusal.code)
+        headers: list[asgi.Header] = []
+        if code is Code.METHOD_NOT_ALLOWED:
+            headers.append((b"allow", b"POST"))
+        if code in {Code.BODY_TOO_LARGE, Code.SHUTTING_DOWN}:
+            headers.append(_CLOSE)  # what is left of the body is not read; another process takes over
+        await refusals.refuse(send, refusal, for_task=visit.api == "execution", headers=headers)
+
+
+def _credential(visit: _Visit) -> str | None:
+    """The text of the agent token: in a header of its own where ``Authorization`` holds Airflow's."""
+    if visit.api == "execution":
+        value = asgi.header(visit.scope, _AGENT_TOKEN)
+        return value.decode("latin-1") if value is not None else None
+    value = asgi.header(visit.scope, _AUTHORIZATION)
+    if value is None or value[:7].lower() != b"bearer ":
+        return None
+    return value[7:].strip().decode("latin-1")
+
+
+def _problem_of(error: Exception) -> Problem:
+    """How an exception leaves."""
+    match error:
+        case PlaneRefusedError():
+            return problem(error.problem, error.detail, source_address=error.source_address)
+        case BadRequestError():
+            return error.problem
+        case asgi.BodyTooLargeError():
+            return problem(Code.BODY_TOO_LARGE, f"The body has {error}.")
+        case DatabaseError():
+            return problem(Code.DATABASE_UNAVAILABLE)
+        case _:
+            log.error("a request failed", exc_info=error)
+            return problem(Code.INTERNAL)
