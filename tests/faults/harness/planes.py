@@ -94,9 +94,9 @@ class Plane:
         (self.directory / "admin-token").write_text(self.secrets["admin token"])
         (self.directory / "airflow").mkdir(mode=0o700)
         self.database.create()
+        self._operator.start()  # imports Airflow meanwhile
         migration = self._program("migration", [BINARIES / "airflow", "db", "migrate"]).start()
         assert migration.wait(120) == 0, migration.tail()
-        self._operator.start()
         self.operate("serialize")
         self.api.start()
         self.scheduler.start()
@@ -232,7 +232,8 @@ class Plane:
     def _scheduler_beats(self) -> bool:
         rows = self.database.rows(
             "SELECT 1 FROM job WHERE job_type = 'SchedulerJob' AND state = 'running' "
-            "AND latest_heartbeat > now() - interval '3 seconds'"
+            "AND latest_heartbeat > now() - interval '3 seconds' AND start_date >= to_timestamp(%s)",
+            (self.scheduler.started_at,),
         )
         return bool(rows)
 

@@ -47,6 +47,8 @@ class Program:
         self.environment = {**PLAIN_ENVIRONMENT, **environment}
         self.log = log
         self.starts = 0
+        #: When it was started last, in seconds since the epoch.
+        self.started_at = 0.0
         self._user = user
         self._stdin = stdin
         self._stdout = stdout
@@ -68,6 +70,7 @@ class Program:
                 extra_groups=None if self._user is None else (),
             )
         self.starts += 1
+        self.started_at = time.time()
         _running.add(self)
         return self
 
