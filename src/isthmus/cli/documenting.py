@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from isthmus.agent.config import AgentConfig
+from isthmus.cli import defaults
 from isthmus.cli.exits import MEANINGS as EXITS
 from isthmus.deployment.config import DeploymentConfig
 from isthmus.kit import settings
@@ -55,20 +56,12 @@ def _settings(config: type[Any], name: Callable[[str], str]) -> str:
 
 
 def _default(field: "dataclasses.Field[Any]", about: settings.Setting) -> str:
-    unit = f" {about.unit}" if about.unit else ""
     if about.derive is not None:
         return "derived"
-    if field.default is dataclasses.MISSING:
+    if defaults.is_required(field, about):
         return "**required**"
-    if field.default in (None, (), {}):
-        return "not set"
-    if isinstance(field.default, bool):
-        return f"`{str(field.default).lower()}`"
-    if isinstance(field.default, tuple):
-        return f"`{', '.join(map(str, field.default))}`"
-    if isinstance(field.default, float):
-        return f"`{field.default:g}`{unit}"
-    return f"`{field.default}`{unit}"
+    text = defaults.shown(field, about)
+    return f"`{text}`" if text else "not set"
 
 
 def agent_settings() -> str:

@@ -5,6 +5,7 @@ the answer alone; everything said beside it goes to standard error.
 """
 
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -112,3 +113,9 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
         say(f"{name:{width}}  {head}")
         for line in rest:
             say(f"{'':{width}}  {line}")
+
+
+def paragraph(text: str, *, indent: int = 0) -> None:
+    """Running text, broken at 80 columns."""
+    margin = " " * indent
+    say(textwrap.fill(text, 80, initial_indent=margin, subsequent_indent=margin))

@@ -24,7 +24,8 @@ ExpiresDays = Annotated[
 NeverExpires = Annotated[bool, typer.Option("--never-expires", help="The token lives until it is revoked.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the secret alone.")]
 Out = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the secret to a new file (mode 0600) instead.")
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write the secret to a new file (mode 0600) instead."),
 ]
 TokenId = Annotated[str, typer.Argument(metavar="TOKEN_ID", help="The token's id, as in: isthmus token list.")]
 

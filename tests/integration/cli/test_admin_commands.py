@@ -106,13 +106,13 @@ def test_a_secret_goes_into_a_new_file_that_only_its_owner_reads(
     api: admin_api.FakeAdminApi, run: Run, tmp_path: Path
 ) -> None:
     path = tmp_path / "agent-token"
-    code, out, _ = run("token", "create", "site-oslo", "--out", str(path))
+    code, out, _ = run("token", "create", "site-oslo", "--output", str(path))
     assert code == 0
     assert "s3cret" not in out
     assert path.read_text().strip() == "isthmus_dtest234_newtokenidaa_s3cret"
     assert path.stat().st_mode & 0o777 == 0o600
     before = len(api.requests)
-    assert run("token", "create", "site-oslo", "--out", str(path))[0] == 2
+    assert run("token", "create", "site-oslo", "--output", str(path))[0] == 2
     assert len(api.requests) == before, "no token is made whose secret has nowhere to go"
 
 

@@ -1,0 +1,89 @@
+"""``isthmus config explain``: every setting with its value, where the value came from, and what it is for."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isthmus.cli import printing
+from isthmus.kit import settings
+from isthmus.wire.bodies import Response
+
+app = typer.Typer(help="Explain the settings of an agent or a deployment.")
+
+
+class Side(StrEnum):
+    """Whose settings."""
+
+    AGENT = "agent"
+    DEPLOYMENT = "deployment"
+
+
+class SettingView(Response):
+    """One setting as ``--json`` shows it. Secrets are masked."""
+
+    name: str
+    value: str
+    source: str
+    default: str
+    unit: str
+    meaning: str
+    why: str
+
+
+class SettingsView(Response):
+    """All settings of one side."""
+
+    role: Side
+    settings: tuple[SettingView, ...]
+
+
+@app.callback()
+def config() -> None:
+    """Explain the settings of an agent or a deployment."""
+
+
+@app.command("explain")
+def explain(
+    *,
+    role: Annotated[Side, typer.Option("--role", help="Whose settings.")] = Side.AGENT,
+    file: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The agent's TOML file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show every setting, its value here, where that came from, and what it is for.
+
+    For an agent that is the environment (ISTHMUS_AGENT_*), the file and the defaults; for a deployment Airflow's
+    configuration, section [isthmus].
+    """
+    explained = _agent(file) if role is Side.AGENT else _deployment()
+    if as_json:
+        views = tuple(
+            SettingView(
+                name=one.name,
+                value=one.value,
+                source=str(one.origin),
+                default=one.default,
+                unit=one.unit,
+                meaning=one.meaning,
+                why=one.why,
+            )
+            for one in explained
+        )
+        printing.json_of(SettingsView(role=role, settings=views))
+        return
+    for one in explained:
+        unit = f" {one.unit}" if one.unit and one.value != "(not set)" else ""
+        printing.say(f"{one.name} = {one.value}{unit}    [{one.origin}]")
+        printing.paragraph(f"{one.meaning} {one.why}".strip(), indent=4)
+
+
+def _agent(file: Path | None) -> tuple[settings.Explained, ...]:
+    from isthmus.agent import config  # noqa: PLC0415 - each side is installed without the other
+
+    return settings.explain(config.load({}, environment=dict(os.environ), file=file))
+
+
+def _deployment() -> tuple[settings.Explained, ...]:
+    raise NotImplementedError
