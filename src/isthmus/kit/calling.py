@@ -1,28 +1,27 @@
-"""A small HTTP/1.1 client on asyncio and httptools: one origin, one pool of connections.
+"""Calls to one origin over aiohttp, with the failures that our callers tell apart.
 
-What it is for decides what it does. Connections do not outlive ``life_seconds`` and leave the pool when the name's
-addresses change, so that a name that moves to a private address is followed within two minutes; after a failure the
-whole pool is left. Idle ones are closed before load balancers and firewalls forget them. A request that dies on a
-connection that was idle is sent again on a new one: every call that we make may be repeated.
+aiohttp pools the connections, races a name's addresses, and tunnels through proxies. What is added here: connections
+do not outlive ``life_seconds``, and after a failure the whole pool is left, so that a name that moves to a private
+address is followed within two minutes; a request that dies on a connection that was idle is sent again on a new one
+(every call that we make may be repeated).
 
-All failures to get an answer are ``UnreachableError``, and their code says how far the call came: ``name_unresolved``,
-``connect_failed``, ``proxy_refused``, ``tls_untrusted``, ``tls_failed``, ``answer_timeout``, ``connection_lost``,
-``answer_malformed``. What an answer means is the caller's business.
+All failures to get an answer are ``UnreachableError``, and their code says how far the call came:
+``name_unresolved``, ``connect_failed``, ``proxy_refused``, ``tls_untrusted``, ``tls_failed``, ``answer_timeout``,
+``connection_lost``, ``answer_malformed``. What an answer means is the caller's business.
 """
 
 import asyncio
 import base64
 import random
-import socket
 import ssl
-from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
-import httptools
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
 
 from isthmus.kit.clocks import Clock
 from isthmus.kit.contents import Content
@@ -31,12 +30,9 @@ from isthmus.kit.logs import masked
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-#: Bytes of an answer that wait for their reader before the connection is paused.
-_BUFFER_BYTES: Final = 256 * 1024
-#: Addresses of one name are tried this far apart (RFC 8305 recommends 250 ms).
-_STAGGER_SECONDS: Final = 0.25
-_MAX_HEADER_BYTES: Final = 64 * 1024
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+#: aiohttp would add these; the two ends of the call decide about them.
+_NOT_ADDED: Final = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,53 +104,78 @@ class CallingConfig:
 class Reply:
     """An answer whose headers have arrived. Read it to its end, or close it."""
 
-    __slots__ = ("_connection", "headers", "status")
+    __slots__ = ("_pool", "_response", "headers", "status")
 
-    def __init__(self, connection: "_Connection", status: int, headers: Headers) -> None:
-        self._connection = connection
-        self.status = status
+    def __init__(self, pool: "_Pool", response: aiohttp.ClientResponse) -> None:
+        self._pool = pool
+        self._response = response
+        self.status = response.status
         #: Names are in lower case.
-        self.headers = headers
+        self.headers: Headers = [(name.lower(), value) for name, value in response.raw_headers]
 
     def header(self, name: bytes) -> bytes | None:
         """The first header called ``name`` (in lower case)."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        return next((value for key, value in self.headers if key == name), None)
 
     @property
     def complete(self) -> bool:
         """Whether the whole body is here, so that ``read`` returns at once."""
-        return self._connection.complete
+        return self._response.content.is_eof()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body, as it arrives. Raises UnreachableError when it ends early."""
-        connection = self._connection
         try:
-            while chunk := await connection.next_chunk():
+            async for chunk in self._response.content.iter_any():
                 yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _ended_early(error) from None
         finally:
-            connection.release()
+            self.close()
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises UnreachableError when it ends early or is longer than ``limit`` bytes."""
-        connection = self._connection
         parts: list[bytes] = []
         size = 0
-        try:
-            while chunk := await connection.next_chunk():
-                parts.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    raise UnreachableError(f"the answer is longer than {limit} bytes", code="answer_malformed")
-        finally:
-            connection.release()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        async for chunk in self.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise UnreachableError(f"the answer is longer than {limit} bytes", code="answer_malformed")
+        return b"".join(parts)
 
     def close(self) -> None:
-        """Give up what has not been read."""
-        self._connection.release()
+        """Give the connection back if all was read, else give up what was not."""
+        if self._response.content.is_eof():
+            self._response.release()
+        else:
+            self._response.close()
+        self._pool.leave()
+
+
+class _Pool:
+    """One generation of connections. It closes once it was retired and its last exchange has ended."""
+
+    def __init__(self, session: aiohttp.ClientSession, expires: float) -> None:
+        self.session = session
+        self.expires = expires
+        self._busy = 0
+        self._retired = False
+        self._closing: asyncio.Task[None] | None = None
+
+    def enter(self) -> None:
+        self._busy += 1
+
+    def leave(self) -> None:
+        self._busy -= 1
+        self._close_if_done()
+
+    def retire(self) -> None:
+        self._retired = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._retired and self._busy <= 0 and self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self.session.close(), name="calling.close")
 
 
 class Caller:
@@ -176,9 +197,8 @@ class Caller:
         self.clock = clock
         self._tls = tls
         self._proxy = proxy
-        self._idle: deque[_Connection] = deque()
-        self._generation = 0
-        self._addresses: frozenset[str] = frozenset()
+        self._base = f"{origin.scheme}://{origin.address}"
+        self._pool: _Pool | None = None
         #: Connections made so far, for metrics and tests.
         self.connected = 0
 
@@ -195,484 +215,195 @@ class Caller:
 
         ``host`` and ``content-length`` are added. Raises UnreachableError.
         """
-        head = self._head(method, target, headers, content)
+        url = URL(self._base + target.decode("latin-1"), encoded=True)
+        fields = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        fields["Host"] = self.origin.authority
         try:
             async with asyncio.timeout(answer_seconds):
-                while True:
-                    connection = await self._acquire()
-                    repeatable = connection.used
-                    try:
-                        return await connection.exchange(method, head, content)
-                    except UnreachableError as error:
-                        if not repeatable or error.code != "connection_lost":
-                            self.renew()
-                            raise
-        except TimeoutError:
+                try:
+                    return await self._exchange(method, url, fields, content)
+                except aiohttp.ServerDisconnectedError:
+                    # The other side closed an idle connection while we took it: once more, on a new one.
+                    self.renew()
+                    return await self._exchange(method, url, fields, content)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             self.renew()
-            raise UnreachableError(
-                f"{self.origin.address} did not answer within {answer_seconds:g} s", code="answer_timeout"
-            ) from None
+            raise self._failure(error, answer_seconds) from None
 
     def renew(self) -> None:
         """Leave all connections: the next calls make new ones, and look the name up again."""
-        self._generation += 1
-        while self._idle:
-            self._idle.pop().abort()
+        if self._pool is not None:
+            self._pool.retire()
+            self._pool = None
 
     def close(self) -> None:
-        """Drop the idle connections."""
+        """Drop the connections, as soon as nothing is under way on them."""
         self.renew()
 
-    def keep(self, connection: "_Connection") -> None:
-        """Take a connection back whose answer has been read."""
-        if self._usable(connection):
-            self._idle.append(connection)
-        else:
-            connection.abort()
+    async def _exchange(self, method: str, url: URL, headers: CIMultiDict[str], content: bytes | Content) -> Reply:
+        pool = self._current()
+        pool.enter()
+        if isinstance(content, Content):
+            headers["Content-Length"] = str(content.size)
+        try:
+            response = await pool.session.request(
+                method,
+                url,
+                headers=headers,
+                data=_Body(content) if isinstance(content, Content) else content,
+                allow_redirects=False,
+                skip_auto_headers=_NOT_ADDED,
+                proxy=self._proxy_url(),
+                proxy_headers={"Proxy-Authorization": self._proxy.authorization}
+                if self._proxy is not None and self._proxy.authorization
+                else None,
+            )
+        except BaseException:
+            pool.leave()
+            raise
+        return Reply(pool, response)
 
-    def forget(self, connection: "_Connection") -> None:
-        """Note that an idle connection has ended."""
-        with suppress(ValueError):
-            self._idle.remove(connection)
+    def _proxy_url(self) -> str | None:
+        return None if self._proxy is None else f"{self._proxy.origin.scheme}://{self._proxy.origin.address}"
 
-    def _usable(self, connection: "_Connection") -> bool:
+    def _current(self) -> _Pool:
         now = self.clock.monotonic()
-        return (
-            connection.alive
-            and connection.generation == self._generation
-            and now < connection.expires
-            and now - connection.rested < self.config.idle_seconds
-            and (connection.peer in self._addresses or self._proxy is not None)
+        if self._pool is not None and now >= self._pool.expires:
+            self.renew()
+        if self._pool is None:
+            # Jitter, so that agents which were started together do not renew together.
+            self._pool = _Pool(self._session(), now + self.config.life_seconds * random.uniform(0.8, 1.0))  # noqa: S311
+        return self._pool
+
+    def _session(self) -> aiohttp.ClientSession:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_create_end.append(self._count_connection)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=self._tls if self._tls is not None else True,
+                limit=0,
+                keepalive_timeout=self.config.idle_seconds,
+                use_dns_cache=False,
+            ),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self.config.connect_seconds, sock_read=None, connect=None
+            ),
+            trace_configs=[tracing],
         )
 
-    def _head(
-        self, method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]], content: bytes | Content
-    ) -> bytes:
-        size = len(content) if isinstance(content, bytes) else content.size
-        lines = [b"%b %b HTTP/1.1" % (method.encode(), target), b"host: " + self.origin.authority.encode()]
-        lines += [b"%b: %b" % header for header in headers]
-        if size or method in {"POST", "PUT", "PATCH"}:
-            lines.append(b"content-length: %d" % size)
-        lines.append(b"\r\n")
-        return b"\r\n".join(lines)
-
-    # --- connections ---
-
-    async def _acquire(self) -> "_Connection":
-        # The one that was used last is the one that is most surely alive.
-        while self._idle:
-            connection = self._idle.pop()
-            if self._usable(connection):
-                return connection
-            connection.abort()
-        try:
-            async with asyncio.timeout(self.config.connect_seconds):
-                return await self._connect()
-        except TimeoutError:
-            self.renew()
-            raise UnreachableError(
-                f"no connection to {self._first_hop().address} within {self.config.connect_seconds:g} s",
-                code="connect_failed",
-                hint="Something on the way drops packets: check firewalls and routes.",
-            ) from None
-        except UnreachableError:
-            self.renew()
-            raise
-
-    def _first_hop(self) -> Origin:
-        return self.origin if self._proxy is None else self._proxy.origin
-
-    async def _connect(self) -> "_Connection":
-        loop = asyncio.get_running_loop()
-        hop = self._first_hop()
-        generation = self._generation
-        sock = await self._open_socket(hop)
-        peer = sock.getpeername()[0]
-        connection = _Connection(self, generation, peer)
-        try:
-            if self._proxy is None:
-                await loop.create_connection(
-                    lambda: connection,
-                    sock=sock,
-                    ssl=self._tls if hop.scheme == "https" else None,
-                    server_hostname=hop.host if hop.scheme == "https" else None,
-                )
-            else:
-                await self._tunnel(sock, self._proxy, connection)
-        except ssl.SSLCertVerificationError as error:
-            sock.close()
-            raise UnreachableError(
-                f"the certificate of {hop.address} is not trusted: {error.verify_message}",
-                code="tls_untrusted",
-                hint="If the plane has a private CA, or a proxy opens TLS on the way, name its certificate (ca_file).",
-            ) from None
-        except ssl.SSLError as error:
-            sock.close()
-            raise _tls_failed(self.origin, error) from None
-        except OSError as error:
-            sock.close()
-            raise UnreachableError(
-                f"{hop.address} ended the connection at once: {_reason(error)}", code="connect_failed"
-            ) from None
-        except BaseException:
-            sock.close()
-            raise
+    async def _count_connection(self, *_: object) -> None:
         self.connected += 1
-        return connection
 
-    async def _open_socket(self, hop: Origin) -> socket.socket:
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise UnreachableError(
-                f"the name {hop.host} has no address: {_reason(error)}",
-                code="name_unresolved",
-                hint="Check the URL, the resolver of this machine, and the private DNS zone if there is one.",
-            ) from None
-        self._addresses = frozenset(str(one[4][0]) for one in found)
-        return await _race(hop, [(one[0], one[4]) for one in found])
-
-    async def _tunnel(self, sock: socket.socket, proxy: Proxy, connection: "_Connection") -> None:
-        """Have ``proxy`` connect us to the origin, and make ``connection`` the one that talks through it."""
-        loop = asyncio.get_running_loop()
-        secure = proxy.origin.scheme == "https"
-        # The context that verifies the origin verifies the proxy too: behind such a proxy both have private CAs.
-        transport, greeting = await loop.create_connection(
-            _Greeting,
-            sock=sock,
-            ssl=self._tls if secure else None,
-            server_hostname=proxy.origin.host if secure else None,
-        )
-        lines = [f"CONNECT {self.origin.address} HTTP/1.1", f"host: {self.origin.address}"]
-        if proxy.authorization:
-            lines.append(f"proxy-authorization: {proxy.authorization}")
-        transport.write("\r\n".join([*lines, "\r\n"]).encode())
-        try:
-            status, line = await greeting.answer
-        except BaseException:
-            transport.abort()
-            raise
-        if status != 200:
-            transport.abort()
-            raise UnreachableError(
-                f"the proxy {proxy.origin.address} does not connect us to {self.origin.address}: {line}",
-                code="proxy_refused",
-                hint="Give user and password in the proxy's URL."
-                if status == 407
-                else "Ask for the plane's host to be allowed at the proxy.",
-            )
-        if self._tls is None or self.origin.scheme == "http":
-            transport.set_protocol(connection)
-            connection.connection_made(transport)
-            return
-        secured = await loop.start_tls(transport, connection, self._tls, server_hostname=self.origin.host)
-        assert secured is not None  # noqa: S101 - None only if the transport was closed, which raises
-        connection.connection_made(secured)
+    def _failure(self, error: BaseException, answer_seconds: float) -> UnreachableError:
+        """What ``error`` means to our callers."""
+        hop = self.origin if self._proxy is None else self._proxy.origin
+        for kinds, code, summary, hint in _FAILURES:
+            if isinstance(error, kinds):
+                return UnreachableError(
+                    summary.format(
+                        hop=hop.address,
+                        host=hop.host,
+                        origin=self.origin.address,
+                        reason=_reason(error),
+                        seconds=answer_seconds,
+                    ),
+                    code=code,
+                    hint=hint,
+                )
+        return UnreachableError(f"the call to {hop.address} failed: {_reason(error)}", code="connection_lost")
 
 
-async def _race(hop: Origin, addresses: list[tuple[int, Any]]) -> socket.socket:
-    """A socket connected to the first address that answers; each gets a head start over the next."""
-    loop = asyncio.get_running_loop()
-    errors: list[str] = []
-    attempts: set[asyncio.Task[socket.socket]] = set()
+#: Which exception means what, the special before the general.
+_FAILURES: Final[tuple[tuple[tuple[type[BaseException], ...], str, str, str], ...]] = (
+    (
+        (aiohttp.ClientHttpProxyError,),
+        "proxy_refused",
+        "the proxy {hop} does not connect us to {origin}: {reason}",
+        "Give user and password in the proxy's URL, or ask for the plane's host to be allowed there.",
+    ),
+    (
+        (aiohttp.ClientProxyConnectionError,),
+        "proxy_refused",
+        "the proxy {hop} does not answer: {reason}",
+        "Check the proxy's URL, its scheme above all.",
+    ),
+    (
+        (aiohttp.ClientConnectorCertificateError,),
+        "tls_untrusted",
+        "the certificate of {hop} is not trusted: {reason}",
+        "If the plane has a private CA, or a proxy opens TLS on the way, name its certificate (ca_file).",
+    ),
+    (
+        (aiohttp.ClientConnectorDNSError,),
+        "name_unresolved",
+        "the name {host} has no address: {reason}",
+        "Check the URL, the resolver of this machine, and the private DNS zone if there is one.",
+    ),
+    (
+        (aiohttp.ClientConnectorSSLError, ssl.SSLError),
+        "tls_failed",
+        "TLS with {hop} failed: {reason}",
+        "Check that the port speaks TLS, and set client_certificate and client_key if the other side wants them.",
+    ),
+    (
+        (aiohttp.ConnectionTimeoutError,),
+        "connect_failed",
+        "no connection to {hop} in time",
+        "Something on the way drops packets: check firewalls and routes.",
+    ),
+    (
+        (aiohttp.ClientConnectorError,),
+        "connect_failed",
+        "no connection to {hop}: {reason}",
+        "Check that the plane runs there and that firewalls let this machine out.",
+    ),
+    (
+        (aiohttp.ClientResponseError, aiohttp.ClientPayloadError),
+        "answer_malformed",
+        "{hop} does not answer with HTTP/1.1: {reason}",
+        "Check host and port.",
+    ),
+    ((asyncio.TimeoutError,), "answer_timeout", "{hop} did not answer within {seconds:g} s", ""),
+    (
+        (aiohttp.ClientConnectionError, OSError),
+        "connection_lost",
+        "the connection to {hop} ended before the answer: {reason}",
+        "",
+    ),
+)
 
-    async def attempt(family: int, address: Any) -> socket.socket:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            errors.append(f"{address[0]}: {_reason(error)}")
-            sock.close()
-            raise
-        except BaseException:
-            sock.close()
-            raise
-        return sock
 
-    pending = deque(addresses)
-    try:
-        while pending or attempts:
-            if pending:
-                attempts.add(loop.create_task(attempt(*pending.popleft())))
-            done, attempts = await asyncio.wait(
-                attempts, timeout=_STAGGER_SECONDS if pending else None, return_when=asyncio.FIRST_COMPLETED
-            )
-            won = [task.result() for task in done if task.exception() is None]
-            for late in won[1:]:
-                late.close()
-            if won:
-                return won[0]
-    finally:
-        for task in attempts:
-            task.cancel()
-            task.add_done_callback(_discard)
-    raise UnreachableError(
-        f"no connection to {hop.address}: {'; '.join(errors)}",
-        code="connect_failed",
-        hint="Check that the plane runs there and that firewalls let this machine out.",
-    )
+class _Body(aiohttp.payload.Payload):
+    """A content that is sent piece by piece, and again when it must be."""
 
+    _value: Content
 
-def _discard(task: asyncio.Task[socket.socket]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The whole of it as text; aiohttp asks for this in its logs only."""
+        return b"".join(self._value.chunks()).decode(encoding, errors)
+
+    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
+        """Send it."""
+        for chunk in self._value.chunks():
+            await writer.write(chunk)
 
 
 def _reason(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{error.status} {error.message}"
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return inner.verify_message
+    if isinstance(inner, BaseException):
+        return _reason(inner)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
 
 
-def _tls_failed(origin: Origin, error: ssl.SSLError) -> UnreachableError:
-    reason = (error.reason or _reason(error)).replace("_", " ").lower()
-    certificate = "certificate" in reason
-    return UnreachableError(
-        f"TLS with {origin.address} failed: {reason}",
-        code="tls_failed",
-        hint="The other side wants a client certificate: set client_certificate and client_key."
-        if certificate
-        else "Check that the port speaks TLS, and the versions on both sides.",
-    )
-
-
-class _Greeting(asyncio.Protocol):
-    """Waits for a proxy's answer to CONNECT."""
-
-    def __init__(self) -> None:
-        self.answer: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-        self._buffer = b""
-
-    def data_received(self, data: bytes) -> None:
-        """Look for the end of the headers. What follows a 200 is TLS, which waits for us."""
-        self._buffer += data
-        if self.answer.done() or (b"\r\n\r\n" not in self._buffer and len(self._buffer) < _MAX_HEADER_BYTES):
-            return
-        line = self._buffer.partition(b"\r\n")[0].decode("latin-1")
-        parts = line.split(" ", 2)
-        status = int(parts[1]) if len(parts) > 1 and parts[1].isdecimal() else 0
-        self.answer.set_result((status, line))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The proxy hung up."""
-        if not self.answer.done():
-            self.answer.set_exception(
-                UnreachableError(
-                    "the proxy hung up" + (f": {_reason(exc)}" if exc else ""),
-                    code="proxy_refused",
-                    hint="Check the proxy's URL, its scheme above all.",
-                )
-            )
-
-
-class _Connection(asyncio.Protocol):
-    """One connection, and the exchange that is under way on it."""
-
-    def __init__(self, caller: Caller, generation: int, peer: str) -> None:
-        self._caller = caller
-        self.generation = generation
-        self.peer = peer
-        self.alive = False
-        self.used = False
-        now = caller.clock.monotonic()
-        # Jitter, so that connections which were made together are not renewed together.
-        self.expires = now + caller.config.life_seconds * random.uniform(0.8, 1.0)  # noqa: S311 - not a secret
-        self.rested = now
-        self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
-        self._busy = False
-        self._lost: UnreachableError | None = None
-        self._begin("")
-
-    def _begin(self, method: str) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._method = method
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._header_bytes = 0
-        self._chunks: deque[bytes] = deque()
-        self._buffered = 0
-        self._paused = False
-        self._sent = False
-        self._keep = False
-        self._delimited = False
-        self.complete = False
-        self._answered: asyncio.Future[Reply] | None = None
-        self._more: asyncio.Future[None] | None = None
-
-    # --- the exchange ---
-
-    async def exchange(self, method: str, head: bytes, content: bytes | Content) -> Reply:
-        """Send a request; the reply when its headers are here. Raises UnreachableError."""
-        transport = self._transport
-        if transport is None or not self.alive:
-            raise self._lost or _lost(None)
-        self._begin(method)
-        self._busy = True
-        self.used = True
-        answered = self._answered = asyncio.get_running_loop().create_future()
-        try:
-            if isinstance(content, bytes):
-                transport.write(head + content)
-                self._sent = True
-            elif content.size <= _BUFFER_BYTES:
-                transport.write(b"".join((head, *content.chunks())))
-                self._sent = True
-            else:
-                transport.write(head)
-                for chunk in content.chunks():
-                    transport.write(chunk)
-                    await self._writable.wait()
-                    # A refusal of the rest, or the end of the connection.
-                    if answered.done():
-                        break
-                else:
-                    self._sent = True
-            reply: Reply = await answered
-        except BaseException:
-            self.abort()
-            raise
-        return reply
-
-    async def next_chunk(self) -> bytes:
-        """The next piece of the body; empty at its end. Raises UnreachableError."""
-        while not self._chunks:
-            if self.complete:
-                return b""
-            if self._lost is not None:
-                raise self._lost
-            self._more = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(self._caller.config.body_seconds):
-                    await self._more
-            except TimeoutError:
-                self.abort()
-                raise UnreachableError("the answer stopped in the middle", code="answer_timeout") from None
-        chunk = self._chunks.popleft()
-        self._buffered -= len(chunk)
-        if self._paused and self._buffered < _BUFFER_BYTES and self._transport is not None:
-            self._paused = False
-            self._transport.resume_reading()
-        return chunk
-
-    def release(self) -> None:
-        """The answer has been read, or nobody wants the rest."""
-        if not self._busy:
-            return
-        self._busy = False
-        self.rested = self._caller.clock.monotonic()
-        if self.complete and self._sent and self._keep and not self._chunks:
-            self._caller.keep(self)
-        else:
-            self.abort()
-
-    def abort(self) -> None:
-        """End the connection at once."""
-        self.alive = False
-        if self._transport is not None:
-            self._transport.abort()
-
-    # --- asyncio.Protocol ---
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ready for a request."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's classes are not subclasses
-        self.alive = True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The end, expected or not."""
-        self.alive = False
-        self._lost = _tls_failed(self._caller.origin, exc) if isinstance(exc, ssl.SSLError) else _lost(exc)
-        self._writable.set()
-        if not self._busy:
-            self._caller.forget(self)
-        elif self._answered is not None and not self._answered.done():
-            self._answered.set_exception(self._lost)
-        elif not self.complete and not self._delimited and exc is None:
-            self._finish()  # a body without a length ends with the connection
-        self._wake()
-
-    def data_received(self, data: bytes) -> None:
-        """Feed the parser."""
-        if not self._busy:
-            self.abort()  # nobody asked
-            return
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._lost = UnreachableError(
-                f"{self._caller.origin.address} does not answer with HTTP/1.1",
-                code="answer_malformed",
-                hint=f"It began with {data[:60]!r}. Check host and port.",
-            )
-            if self._answered is not None and not self._answered.done():
-                self._answered.set_exception(self._lost)
-            self.abort()
-            self._wake()
-
-    def pause_writing(self) -> None:
-        """The other side reads more slowly than we write."""
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        """The other side has caught up."""
-        self._writable.set()
-
-    # --- httptools ---
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._header_bytes += len(name) + len(value)
-        if self._header_bytes > _MAX_HEADER_BYTES:
-            raise httptools.HttpParserError("too many headers")
-        self._headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """The reply is here, but for its body."""
-        status = self._parser.get_status_code()
-        if status < 200:
-            return
-        for name, value in self._headers:
-            if name == b"content-length" or (name == b"transfer-encoding" and value.lower() == b"chunked"):
-                self._delimited = True
-        if self._method == "HEAD":
-            # The parser waits for a body that does not come; it is left behind with the connection.
-            self._finish()
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(Reply(self, status, self._headers))
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
-        if self.complete:
-            return
-        self._chunks.append(body)
-        self._buffered += len(body)
-        if self._buffered > _BUFFER_BYTES and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
-        self._wake()
-
-    def on_message_complete(self) -> None:
-        """The body is here."""
-        if self._parser.get_status_code() < 200:
-            self._headers = []
-            return
-        self._keep = self._parser.should_keep_alive()
-        self._finish()
-
-    def _finish(self) -> None:
-        self.complete = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._more is not None and not self._more.done():
-            self._more.set_result(None)
-
-
-def _lost(error: BaseException | None) -> UnreachableError:
-    return UnreachableError(
-        "the connection ended before the answer" + (f": {_reason(error)}" if error is not None else ""),
-        code="connection_lost",
-    )
+def _ended_early(error: BaseException) -> UnreachableError:
+    if isinstance(error, TimeoutError):
+        return UnreachableError("the answer stopped in the middle", code="answer_timeout")
+    return UnreachableError(f"the answer ended early: {_reason(error)}", code="connection_lost")
