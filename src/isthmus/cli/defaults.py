@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+import sys
 from typing import Any
 
 from isthmus.kit.settings import Setting
@@ -21,7 +22,9 @@ def shown(field: "dataclasses.Field[Any]", about: Setting) -> str:
         case bool() as flag:
             return str(flag).lower()
         case tuple() as values:
-            return shlex.join(values) if about.words else ", ".join(map(str, values))
+            if about.words:  # a command line; whatever Python this is, it is the one that runs here
+                return shlex.join("python" if word == sys.executable else word for word in values)
+            return ", ".join(map(str, values))
         case float() as number:
             text = f"{number:g}"
         case other:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from isthmus.agent.config import AgentConfig
+from isthmus.agent.config import PREFIX, AgentConfig
 from isthmus.cli import defaults
 from isthmus.cli.exits import MEANINGS as EXITS
 from isthmus.deployment.config import DeploymentConfig
@@ -45,13 +45,13 @@ def exits() -> str:
     return _table(("code", "meaning"), ((str(code.value), meaning) for code, meaning in EXITS.items()))
 
 
-def _settings(config: type[Any], name: Callable[[str], str]) -> str:
+def _settings(config: type[Any], name: Callable[[str, settings.Setting], str]) -> str:
     abouts = settings.settings_of(config)
     rows = []
     for field in dataclasses.fields(config):
         about = abouts[field.name]
         meaning = f"{about.meaning} {about.why}".strip()
-        rows.append((f"`{name(field.name)}`", _default(field, about), meaning))
+        rows.append((f"`{name(field.name, about)}`", _default(field, about), meaning))
     return _table(("setting", "default", "meaning"), rows)
 
 
@@ -65,13 +65,19 @@ def _default(field: "dataclasses.Field[Any]", about: settings.Setting) -> str:
 
 
 def agent_settings() -> str:
-    """Every setting of an agent, by its flag."""
-    return _settings(AgentConfig, lambda name: "--" + name.replace("_", "-"))
+    """Every setting of an agent, by its flag, or by its variable where there is no flag."""
+
+    def name(field: str, about: settings.Setting) -> str:
+        if settings.Source.FLAG in about.sources:
+            return "--" + field.replace("_", "-")
+        return PREFIX + field.upper()
+
+    return _settings(AgentConfig, name)
 
 
 def deployment_settings() -> str:
     """Every key of section ``[isthmus]``."""
-    return _settings(DeploymentConfig, str)
+    return _settings(DeploymentConfig, lambda name, _: name)
 
 
 TABLES: Final[dict[str, Callable[[], str]]] = {

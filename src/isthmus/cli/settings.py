@@ -1,5 +1,6 @@
 """``isthmus config explain``: every setting with its value, where the value came from, and what it is for."""
 
+import dataclasses
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -86,4 +87,12 @@ def _agent(file: Path | None) -> tuple[settings.Explained, ...]:
 
 
 def _deployment() -> tuple[settings.Explained, ...]:
-    raise NotImplementedError
+    from isthmus.deployment import compat  # noqa: PLC0415 - each side is installed without the other
+
+    config = compat.deployment_config()
+    origins = {}
+    for field in dataclasses.fields(config):
+        is_default = getattr(config, field.name) == field.default
+        source = settings.Source.DEFAULT if is_default else settings.Source.FILE
+        origins[field.name] = settings.Origin(source, "" if is_default else "Airflow's configuration")
+    return settings.explain(settings.Loaded(config, origins))

@@ -1,0 +1,23 @@
+"""``isthmus api``: the composition root of the Remote Execution API.
+
+It reads Airflow's configuration, section ``[isthmus]``, like the scheduler beside it: there are no flags that could say
+something else. ``isthmus config explain --role deployment`` shows what it reads.
+"""
+
+import asyncio
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def api() -> None:
+    """Run the Remote Execution API of a deployment, in the foreground.
+
+    Its settings are in Airflow's configuration, section [isthmus]; see: isthmus config explain --role deployment.
+    On SIGTERM it answers what waits and ends.
+    """
+    from isthmus.deployment import compat, serving  # noqa: PLC0415 - help is printed without Airflow
+
+    asyncio.run(serving.run(compat.deployment_config()))
