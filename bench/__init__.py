@@ -1,0 +1,1 @@
+"""Side-by-side benchmarks of Airflow's executors. See README.md."""
