@@ -53,6 +53,8 @@ class LeasedRow:
     subject_id: str
     payload: dict[str, Any]
     lease_seconds: float
+    #: From the queueing to this lease, by the database's clock.
+    waited_seconds: float
 
     @property
     def lease(self) -> Lease:
@@ -123,7 +125,8 @@ CROSS JOIN LATERAL (
 """
 
 _LEASED_COLUMNS: Final = (
-    "w.id, w.fence, w.agent_id, w.claim_id, w.kind, w.queue, w.display_name, w.subject_id, w.payload"
+    "w.id, w.fence, w.agent_id, w.claim_id, w.kind, w.queue, w.display_name, w.subject_id, w.payload, "
+    "extract(epoch FROM w.leased_at - w.queued_at)::float AS waited_seconds"
 )
 
 # Work stays away from an agent that was cordoned a moment ago; the lock keeps one from being removed or replaced
@@ -484,6 +487,7 @@ def _leased(row: Record, times: LeaseTimes) -> LeasedRow:
         subject_id=row["subject_id"],
         payload=row["payload"],
         lease_seconds=times.lease_seconds,
+        waited_seconds=row["waited_seconds"],
     )
 
 
