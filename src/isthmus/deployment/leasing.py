@@ -309,7 +309,7 @@ WITH moved AS (
 SELECT moved.id, (SELECT count(*) FROM told) FROM moved
 """
 
-_EXIT_CODES: Final = range(-(2**31), 2**31)
+_LARGEST_EXIT_CODE: Final = 2**31 - 1
 
 
 async def select_queued(connection: Connection, wanted: Mapping[str, int]) -> list[QueuedRow]:
@@ -380,7 +380,7 @@ async def settle(database: Database, agent_id: UUID, reports: Sequence[Report]) 
             [report.workload_id for report in ended],
             [report.fence for report in ended],
             [report.outcome.value for report in ended],
-            [report.exit_code if report.exit_code in _EXIT_CODES else None for report in ended],
+            [_storable(report.exit_code) for report in ended],
             [plain_text(report.detail) for report in ended],
         )
         moved |= {row["id"] for row in rows}
@@ -468,6 +468,11 @@ async def _release(database: Database, leases: Sequence[Lease], agent_id: UUID |
         _RELEASE, [lease.workload_id for lease in asked], [lease.fence for lease in asked], agent_id
     )
     return {row["id"] for row in rows}
+
+
+def _storable(exit_code: int | None) -> int | None:
+    """An exit code that the column holds; no process has one that it does not hold."""
+    return exit_code if exit_code is not None and abs(exit_code) <= _LARGEST_EXIT_CODE else None
 
 
 def _ordered(leases: Iterable[Lease]) -> list[Lease]:
