@@ -36,6 +36,23 @@ class DeploymentView(Response):
     workloads_active: int
 
 
+class HealthStatus(StrEnum):
+    """The worst of the warnings, for machines: ``failing`` comes with HTTP status 503."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILING = "failing"
+
+
+class HealthView(Response):
+    """``GET /healthz`` of the internal listener: what is wrong with this process, the worst first."""
+
+    status: HealthStatus
+    version: str
+    deployment_id: str
+    warnings: tuple[AgentWarning, ...]
+
+
 class AllowListBody(Request):
     """The allow list as a whole: IPv4 and IPv6 ranges in CIDR form. Empty means that every address may come in."""
 

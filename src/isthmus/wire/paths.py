@@ -31,7 +31,7 @@ ADMIN_TOKENS: Final = f"{ADMIN_PREFIX}/tokens"
 ADMIN_TOKEN_REVOKE: Final = f"{ADMIN_PREFIX}/tokens/{{token_id}}/revoke"
 #: ``POST`` TokenRotateRequest answers 201 TokenCreated.
 ADMIN_TOKEN_ROTATE: Final = f"{ADMIN_PREFIX}/tokens/{{token_id}}/rotate"
-#: ``GET`` AgentPage; query ``role``, ``limit``, ``after``, and ``name`` for the one agent of that name.
+#: ``GET`` AgentPage; query ``role``, ``limit``, ``after``.
 ADMIN_AGENTS: Final = f"{ADMIN_PREFIX}/agents"
 #: ``GET`` AgentView; ``DELETE`` with ``?force=true`` for one that is still there, answers 204.
 ADMIN_AGENT: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}"
@@ -43,6 +43,15 @@ ADMIN_WORKLOADS: Final = f"{ADMIN_PREFIX}/workloads"
 ADMIN_WORKLOAD: Final = f"{ADMIN_PREFIX}/workloads/{{workload_id}}"
 #: ``POST`` without a body answers 202 WorkloadView: cancelled if it had not started, else asked to stop.
 ADMIN_WORKLOAD_CANCEL: Final = f"{ADMIN_PREFIX}/workloads/{{workload_id}}/cancel"
+
+# The rest of the internal listener, without a token.
+#: ``GET`` HealthView; status 503 while the process cannot do its work.
+HEALTH: Final = "/healthz"
+#: ``GET`` the metrics in Prometheus' text format.
+METRICS: Final = "/metrics"
+#: ``GET`` the OpenAPI documents.
+AGENT_DOCUMENT: Final = "/openapi/agent.json"
+ADMIN_DOCUMENT: Final = "/openapi/admin.json"
 
 #: The agent's credential on the execution prefix, where ``Authorization`` carries Airflow's task token.
 AGENT_TOKEN_HEADER: Final = "Isthmus-Agent-Token"

@@ -19,11 +19,11 @@ from isthmus.deployment.api import asgi, refusals, sources
 from isthmus.deployment.api.agents import AgentApi, Caller, Operation
 from isthmus.deployment.api.execution import ExecutionApi
 from isthmus.deployment.api.metrics import Metrics
-from isthmus.deployment.api.refusals import BadRequestError, RefusalLog
-from isthmus.deployment.errors import DatabaseError, PlaneRefusedError
+from isthmus.deployment.api.refusals import RefusalLog
+from isthmus.deployment.errors import PlaneRefusedError
 from isthmus.deployment.plane import Plane
 from isthmus.wire import paths
-from isthmus.wire.problems import Code, Problem, problem
+from isthmus.wire.problems import Code, Problem
 
 _JSON: Final = b"application/json"
 _AUTHORIZATION: Final = b"authorization"
@@ -89,7 +89,10 @@ class Edge:
         except asgi.ClientGoneError:
             self._metrics.count(visit.api, visit.route, _GONE)
         except Exception as error:
-            await self._refuse(visit, _problem_of(error), send)
+            refusal = refusals.problem_of(error)
+            if refusal.code == Code.INTERNAL:
+                log.error("a request failed", route=visit.route, exc_info=error)
+            await self._refuse(visit, refusal, send)
         else:
             self._metrics.count(visit.api, visit.route, status)
             if operation is None or not operation.waits:
@@ -144,19 +147,3 @@ def _credential(visit: _Visit) -> str | None:
     if value is None or value[:7].lower() != b"bearer ":
         return None
     return value[7:].strip().decode("latin-1")
-
-
-def _problem_of(error: Exception) -> Problem:
-    """How an exception leaves."""
-    match error:
-        case PlaneRefusedError():
-            return problem(error.problem, error.detail, source_address=error.source_address)
-        case BadRequestError():
-            return error.problem
-        case asgi.BodyTooLargeError():
-            return problem(Code.BODY_TOO_LARGE, f"The body has {error}.")
-        case DatabaseError():
-            return problem(Code.DATABASE_UNAVAILABLE)
-        case _:
-            log.error("a request failed", exc_info=error)
-            return problem(Code.INTERNAL)

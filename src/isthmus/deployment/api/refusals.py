@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from structlog.typing import FilteringBoundLogger
 
 from isthmus.deployment.api import asgi
+from isthmus.deployment.errors import DatabaseError, PlaneRefusedError
 from isthmus.wire.paths import NOT_FOUND_TEXT
 from isthmus.wire.problems import CONTENT_TYPE, Code, FieldProblem, Problem, execution_problem, problem
 
@@ -62,6 +63,21 @@ class BadRequestError(Exception):
         return cls(
             problem(Code.REQUEST_INVALID, f"{name} {reason}.", errors=(FieldProblem(field=name, reason=reason),))
         )
+
+
+def problem_of(error: Exception) -> Problem:
+    """How an exception leaves: as the problem that it stands for, or as "internal"."""
+    match error:
+        case PlaneRefusedError():
+            return problem(error.problem, error.detail, source_address=error.source_address)
+        case BadRequestError():
+            return error.problem
+        case asgi.BodyTooLargeError():
+            return problem(Code.BODY_TOO_LARGE, f"The body has {error}.")
+        case DatabaseError():
+            return problem(Code.DATABASE_UNAVAILABLE)
+        case _:
+            return problem(Code.INTERNAL)
 
 
 async def not_found(send: asgi.Send) -> None:

@@ -1,0 +1,286 @@
+"""The admin API: what operators see and change of a deployment. Served by the internal listener (``internal``).
+
+Thin on purpose: each route calls one function of the core and turns its rows into the bodies of ``wire.admin``. Rows
+and bodies are different types, and this module is the one place where they meet. FastAPI validates and documents;
+every refusal is a ``PlaneRefusedError`` of the core or a validation error, and becomes a problem in ``internal``.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query
+from pydantic import ValidationError
+
+from isthmus import __version__
+from isthmus.deployment import reading, steering
+from isthmus.deployment.api import documents
+from isthmus.deployment.plane import Plane
+from isthmus.deployment.pooling import Database
+from isthmus.deployment.reading import AgentRow, WorkloadFilter, WorkloadRow
+from isthmus.deployment.tokens import Token
+from isthmus.kit.clocks import Clock
+from isthmus.wire import admin, paths
+from isthmus.wire.agents import AgentWarning
+from isthmus.wire.names import Kind, QueueName, Role
+from isthmus.wire.problems import Code
+
+#: What any route may answer with.
+EVERYWHERE: Final = (
+    Code.ADMIN_TOKEN_INVALID,
+    Code.REQUEST_INVALID,
+    Code.BODY_MALFORMED,
+    Code.BODY_TOO_LARGE,
+    Code.METHOD_NOT_ALLOWED,
+    Code.DATABASE_UNAVAILABLE,
+    Code.INTERNAL,
+)
+
+Limit = Annotated[int, Query(ge=1, le=500)]
+#: Names in queries: what PostgreSQL's text cannot hold is no name of anything.
+Name = Annotated[str, Query(max_length=512, pattern=r"^[^\x00]*$")]
+TokenId = Annotated[str, Path(pattern=r"^[a-z2-7]{12}$")]
+
+
+class Verb(StrEnum):
+    """What can be asked of an agent."""
+
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    DRAIN = "drain"
+
+
+_STEERING: Final[dict[Verb, Callable[[Database, UUID], Coroutine[Any, Any, None]]]] = {
+    Verb.CORDON: steering.cordon,
+    Verb.UNCORDON: steering.uncordon,
+    Verb.DRAIN: steering.drain,
+}
+
+
+def router(plane: Plane, clock: Clock, *, airflow_version: str) -> APIRouter:
+    """All routes of the admin API."""
+    routes = APIRouter(responses=documents.responses(EVERYWHERE))
+    _add_deployment(routes, plane, airflow_version)
+    _add_tokens(routes, plane, clock)
+    _add_agents(routes, plane)
+    _add_workloads(routes, plane)
+    return routes
+
+
+def _may(*codes: Code) -> dict[int | str, dict[str, Any]]:
+    return documents.responses((*EVERYWHERE, *codes))
+
+
+def _add_deployment(routes: APIRouter, plane: Plane, airflow_version: str) -> None:
+    config = plane.config
+
+    @routes.get(paths.ADMIN_DEPLOYMENT, operation_id="deployment")
+    async def deployment() -> admin.DeploymentView:
+        """The deployment and how it is doing."""
+        counts = await reading.counts(plane.pool, heartbeat_seconds=config.heartbeat_seconds)
+        return admin.DeploymentView(
+            deployment_id=config.deployment_id,
+            version=__version__,
+            airflow_version=airflow_version,
+            heartbeat_seconds=config.heartbeat_seconds,
+            lease_seconds=config.lease_seconds,
+            running_lease_seconds=config.running_lease_seconds,
+            token_limit=config.token_limit,
+            allowed_ranges=_texts(plane.allow_list.ranges),
+            allowed_connections=config.allowed_connections,
+            allowed_variables=config.allowed_variables,
+            agents_healthy=counts.agents_healthy,
+            agents_unhealthy=counts.agents_unhealthy,
+            workloads_queued=counts.workloads_queued,
+            workloads_active=counts.workloads_active,
+        )
+
+    @routes.get(paths.ADMIN_ALLOW_LIST, operation_id="allow_list")
+    async def allow_list() -> admin.AllowListView:
+        """The allow list in force."""
+        return admin.AllowListView(ranges=_texts(plane.allow_list.ranges))
+
+    @routes.put(paths.ADMIN_ALLOW_LIST, operation_id="replace_allow_list")
+    async def replace_allow_list(body: admin.AllowListBody) -> admin.AllowListView:
+        """Put a whole allow list in force, in every process within a second."""
+        return admin.AllowListView(ranges=_texts(await plane.allow_list.replace(body.ranges)))
+
+
+def _add_tokens(routes: APIRouter, plane: Plane, clock: Clock) -> None:
+    book = plane.tokens
+
+    @routes.get(paths.ADMIN_TOKENS, operation_id="tokens")
+    async def tokens() -> admin.TokenPage:
+        """All agent tokens, newest first, without their secrets."""
+        return admin.TokenPage(tokens=tuple(_token(token, clock) for token in await book.all()))
+
+    @routes.post(paths.ADMIN_TOKENS, operation_id="create_token", status_code=201, responses=_may(Code.TOKEN_LIMIT))
+    async def create_token(body: admin.TokenCreateRequest) -> admin.TokenCreated:
+        """Make an agent token; its secret is shown this once."""
+        token, text = await book.create(body.name, expires_days=body.expires_days, roles=body.roles, queues=body.queues)
+        return admin.TokenCreated(token=_token(token, clock), secret=str(text))
+
+    @routes.post(paths.ADMIN_TOKEN_REVOKE, operation_id="revoke_token", responses=_may(Code.TOKEN_NOT_FOUND))
+    async def revoke_token(token_id: TokenId) -> admin.TokenView:
+        """Close the door to a token now. Doing so again changes nothing."""
+        return _token(await book.revoke(token_id), clock)
+
+    @routes.post(
+        paths.ADMIN_TOKEN_ROTATE,
+        operation_id="rotate_token",
+        status_code=201,
+        responses=_may(Code.TOKEN_NOT_FOUND, Code.TOKEN_LIMIT),
+    )
+    async def rotate_token(token_id: TokenId, body: admin.TokenRotateRequest) -> admin.TokenCreated:
+        """Make a successor of the same name and scope; the old token works a while longer."""
+        token, text = await book.rotate(
+            token_id, overlap=timedelta(hours=body.overlap_hours), expires_days=body.expires_days
+        )
+        return admin.TokenCreated(token=_token(token, clock), secret=str(text))
+
+
+def _add_agents(routes: APIRouter, plane: Plane) -> None:
+    heartbeat_seconds = plane.config.heartbeat_seconds
+
+    @routes.get(paths.ADMIN_AGENTS, operation_id="agents")
+    async def agents(role: Role | None = None, after: Name | None = None, limit: Limit = 100) -> admin.AgentPage:
+        """A page of agents by name."""
+        rows, next_after = await reading.agents(
+            plane.pool, heartbeat_seconds=heartbeat_seconds, after=after, limit=limit, role=role
+        )
+        return admin.AgentPage(agents=tuple(_agent(row) for row in rows), next_after=next_after)
+
+    @routes.get(paths.ADMIN_AGENT, operation_id="agent", responses=_may(Code.AGENT_UNKNOWN))
+    async def agent(agent_id: UUID) -> admin.AgentView:
+        """One agent."""
+        return _agent(await reading.agent(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds))
+
+    @routes.delete(
+        paths.ADMIN_AGENT,
+        operation_id="remove_agent",
+        status_code=204,
+        responses=_may(Code.AGENT_UNKNOWN, Code.AGENT_BUSY),
+    )
+    async def remove_agent(agent_id: UUID, force: bool = False) -> None:
+        """Strike an agent off the roster; its leases end at once."""
+        await steering.remove(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds, force=force)
+
+    @routes.post(paths.ADMIN_AGENT_VERB, operation_id="steer_agent", responses=_may(Code.AGENT_UNKNOWN))
+    async def steer_agent(agent_id: UUID, verb: Verb) -> admin.AgentView:
+        """Cordon an agent (no new work), uncordon it, or drain it (no new work, then leave)."""
+        await _STEERING[verb](plane.pool, agent_id)
+        return _agent(await reading.agent(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds))
+
+
+def _add_workloads(routes: APIRouter, plane: Plane) -> None:
+    @routes.get(paths.ADMIN_WORKLOADS, operation_id="workloads")
+    async def workloads(
+        *,
+        state: admin.WorkloadState | None = None,
+        queue: Annotated[QueueName, Query()] | None = None,
+        kind: Kind | None = None,
+        dag_id: Name | None = None,
+        agent_id: UUID | None = None,
+        before: Name | None = None,
+        limit: Limit = 100,
+    ) -> admin.WorkloadPage:
+        """A page of workloads, newest first."""
+        which = WorkloadFilter(state=state, queue=queue, kind=kind, dag_id=dag_id, agent_id=agent_id)
+        rows, next_before = await reading.workloads(plane.pool, which, before=before, limit=limit)
+        return admin.WorkloadPage(workloads=tuple(_workload(row) for row in rows), next_before=next_before)
+
+    @routes.get(paths.ADMIN_WORKLOAD, operation_id="workload", responses=_may(Code.WORKLOAD_NOT_FOUND))
+    async def workload(workload_id: UUID) -> admin.WorkloadDetail:
+        """One workload with Airflow's payload, which holds no token."""
+        row, payload = await reading.workload(plane.pool, workload_id)
+        return admin.WorkloadDetail(workload=_workload(row), payload=payload)
+
+    @routes.post(
+        paths.ADMIN_WORKLOAD_CANCEL,
+        operation_id="cancel_workload",
+        status_code=202,
+        responses=_may(Code.WORKLOAD_NOT_FOUND),
+    )
+    async def cancel_workload(workload_id: UUID) -> admin.WorkloadView:
+        """Cancel a workload that has not started, or ask its agent to stop it. One that has ended stays as it is."""
+        await steering.cancel(plane.pool, workload_id)
+        row, _ = await reading.workload(plane.pool, workload_id)
+        return _workload(row)
+
+
+def _texts(networks: Iterable[object]) -> tuple[str, ...]:
+    return tuple(str(network) for network in networks)
+
+
+def _token(token: Token, clock: Clock) -> admin.TokenView:
+    return admin.TokenView(
+        token_id=token.token_id,
+        name=token.name,
+        state=token.state(clock.now()),
+        roles=tuple(sorted(token.roles)),
+        queues=tuple(sorted(token.queues)),
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+        revoked_at=token.revoked_at,
+        last_used_at=token.last_used_at,
+        last_used_address=token.last_used_address,
+        successor_id=token.successor_id,
+    )
+
+
+def _agent(row: AgentRow) -> admin.AgentView:
+    return admin.AgentView(
+        agent_id=row.agent_id,
+        name=row.name,
+        role=row.role,
+        health=row.health,
+        phase=row.phase,
+        cordoned=row.cordoned,
+        draining=row.draining,
+        queues=row.queues,
+        slots=row.slots,
+        slots_used=row.slots_used,
+        versions=row.versions,
+        labels=row.labels,
+        warnings=tuple(warning for one in row.warnings if (warning := _warning(one)) is not None),
+        token_id=row.token_id,
+        address=row.address,
+        enrolled_at=row.enrolled_at,
+        last_heartbeat_at=row.last_heartbeat_at,
+    )
+
+
+def _warning(stored: dict[str, Any]) -> AgentWarning | None:
+    """A warning as it was stored; None for one that another version of ours stored in another form."""
+    try:
+        return AgentWarning.model_validate(stored)
+    except ValidationError:
+        return None
+
+
+def _workload(row: WorkloadRow) -> admin.WorkloadView:
+    return admin.WorkloadView(
+        workload_id=row.workload_id,
+        kind=row.kind,
+        state=row.state,
+        queue=row.queue,
+        priority=row.priority,
+        dag_id=row.dag_id,
+        task_id=row.task_id,
+        run_id=row.run_id,
+        map_index=row.map_index,
+        try_number=row.try_number,
+        subject_id=row.subject_id,
+        agent_id=row.agent_id,
+        agent_name=row.agent_name,
+        fence=row.fence,
+        queued_at=row.queued_at,
+        leased_at=row.leased_at,
+        started_at=row.started_at,
+        settled_at=row.settled_at,
+        lease_expires_at=row.lease_expires_at,
+        exit_code=row.exit_code,
+        detail=row.detail,
+    )
