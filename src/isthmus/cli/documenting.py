@@ -80,17 +80,26 @@ def deployment_settings() -> str:
     return _settings(DeploymentConfig, lambda name, _: name)
 
 
-TABLES: Final[dict[str, Callable[[], str]]] = {
-    "problems": problems,
-    "exits": exits,
-    "agent-settings": agent_settings,
-    "deployment-settings": deployment_settings,
+def decisions(folder: Path) -> str:
+    """Every decision of ``docs/adr``, by its first line."""
+    pages = sorted(folder.glob("[0-9]*.md"))
+    titles = (page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for page in pages)
+    return "".join(f"- [{title}]({page.name})\n" for page, title in zip(pages, titles, strict=True))
+
+
+#: Each takes the folder of the page that it is for.
+TABLES: Final[dict[str, Callable[[Path], str]]] = {
+    "problems": lambda _: problems(),
+    "exits": lambda _: exits(),
+    "agent-settings": lambda _: agent_settings(),
+    "deployment-settings": lambda _: deployment_settings(),
+    "decisions": decisions,
 }
 
 
-def filled(page: str) -> str:
+def filled(page: str, folder: Path) -> str:
     """``page`` with the table of each marker written anew. Raises KeyError for a marker without a table."""
-    return _BLOCK.sub(lambda block: f"{block[1]}{TABLES[block['name']]()}{block[3]}", page)
+    return _BLOCK.sub(lambda block: f"{block[1]}{TABLES[block['name']](folder)}{block[3]}", page)
 
 
 def main() -> int:
@@ -100,9 +109,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is out of date")
     arguments = parser.parse_args()
     stale = []
-    for path in sorted(arguments.folder.glob("*.md")):
+    for path in sorted(arguments.folder.rglob("*.md")):
         before = path.read_text(encoding="utf-8")
-        after = filled(before)
+        after = filled(before, path.parent)
         if after != before:
             stale.append(path)
             if not arguments.check:
