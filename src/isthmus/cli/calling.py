@@ -238,6 +238,8 @@ class Plane:
         summary = problem.detail
         if problem.errors:
             summary += ": " + "; ".join(f"{error.field}: {error.reason}" for error in problem.errors)
+        if problem.status in {400, 422}:  # the server knows limits that the command line does not
+            return ConfigError(summary, code=problem.code, hint=problem.hint)
         if problem.status == 404:
             return NotFoundError(summary, code=problem.code, hint=problem.hint)
         if problem.retryable:
