@@ -14,9 +14,9 @@ import asyncio
 import base64
 import random
 import ssl
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -102,13 +102,14 @@ class CallingConfig:
 
 
 class Reply:
-    """An answer whose headers have arrived. Read it to its end, or close it."""
+    """An answer whose headers have arrived. Read it whole, iterate over it to its end, or close it."""
 
-    __slots__ = ("_pool", "_response", "headers", "status")
+    __slots__ = ("_body_seconds", "_pool", "_response", "headers", "status")
 
-    def __init__(self, pool: "_Pool", response: aiohttp.ClientResponse) -> None:
-        self._pool = pool
+    def __init__(self, pool: "_Pool", response: aiohttp.ClientResponse, body_seconds: float) -> None:
+        self._pool: _Pool | None = pool
         self._response = response
+        self._body_seconds = body_seconds
         self.status = response.status
         #: Names are in lower case.
         self.headers: Headers = [(name.lower(), value) for name, value in response.raw_headers]
@@ -118,38 +119,57 @@ class Reply:
         return next((value for key, value in self.headers if key == name), None)
 
     @property
-    def complete(self) -> bool:
+    def arrived(self) -> bool:
         """Whether the whole body is here, so that ``read`` returns at once."""
         return self._response.content.is_eof()
 
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body, as it arrives. Raises UnreachableError when it ends early."""
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece of the body. Raises UnreachableError when it ends early."""
+        if self._pool is None:
+            raise StopAsyncIteration
         try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+            async with asyncio.timeout(self._body_seconds):
+                chunk = await self._response.content.readany()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _ended_early(error) from None
-        finally:
             self.close()
+            raise _ended_early(error) from None
+        except BaseException:
+            self.close()
+            raise
+        if not chunk:
+            self.close()
+            raise StopAsyncIteration
+        return chunk
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises UnreachableError when it ends early or is longer than ``limit`` bytes."""
         parts: list[bytes] = []
         size = 0
-        async for chunk in self.chunks():
+        async for chunk in self:
             parts.append(chunk)
             size += len(chunk)
             if size > limit:
+                self.close()
                 raise UnreachableError(f"the answer is longer than {limit} bytes", code="answer_malformed")
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
-        """Give the connection back if all was read, else give up what was not."""
+        """Give the connection back if all was read, else give up what was not. It is not ours any more: once only."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
         if self._response.content.is_eof():
             self._response.release()
         else:
             self._response.close()
-        self._pool.leave()
+        pool.leave()
+
+    async def aclose(self) -> None:
+        """Close, as a stream is closed."""
+        self.close()
 
 
 class _Pool:
@@ -222,7 +242,9 @@ class Caller:
             async with asyncio.timeout(answer_seconds):
                 try:
                     return await self._exchange(method, url, fields, content)
-                except aiohttp.ServerDisconnectedError:
+                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+                    if isinstance(error, aiohttp.ClientConnectorError):
+                        raise
                     # The other side closed an idle connection while we took it: once more, on a new one.
                     self.renew()
                     return await self._exchange(method, url, fields, content)
@@ -261,7 +283,7 @@ class Caller:
         except BaseException:
             pool.leave()
             raise
-        return Reply(pool, response)
+        return Reply(pool, response, self.config.body_seconds)
 
     def _proxy_url(self) -> str | None:
         return None if self._proxy is None else f"{self._proxy.origin.scheme}://{self._proxy.origin.address}"

@@ -6,10 +6,11 @@ memory); an answer may stream. When the client goes away, the function that answ
 """
 
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -36,13 +37,23 @@ class Request:
         return next((value for key, value in self.headers if key == name), None)
 
 
+class Stream(Protocol):
+    """A body that arrives in pieces. It is closed in every case, read or not."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Its pieces."""
+
+    async def aclose(self) -> None:
+        """Nobody wants the rest."""
+
+
 @dataclass(slots=True)
 class Answer:
     """One answer. A stream is sent in chunks, unless the headers say how long it is."""
 
     status: int
     headers: Headers = ()
-    body: bytes | AsyncGenerator[bytes, None] = b""
+    body: bytes | Stream = b""
 
 
 Answering = Callable[[Request], Awaitable[Answer]]
@@ -75,6 +86,8 @@ class Server:
             self._answer,
             access_log=None,
             handler_cancellation=True,
+            # What is passed on is passed on as it came, with the header that says how it is packed.
+            auto_decompress=False,
             # aiohttp has no "never"; ten days is longer than a supervisor lives.
             keepalive_timeout=idle if idle is not None else 864_000.0,
         )
@@ -120,7 +133,8 @@ async def _send(incoming: web.BaseRequest, answer: Answer) -> web.StreamResponse
     if isinstance(answer.body, bytes):
         headers.popall("content-length", None)
         return web.Response(status=answer.status, headers=headers, body=answer.body)
-    async with aclosing(answer.body) as body:
+    body = answer.body
+    async with aclosing(body):
         response = web.StreamResponse(status=answer.status, headers=headers)
         if "content-length" not in headers:
             response.enable_chunked_encoding()
