@@ -53,6 +53,8 @@ class RemoteExecutor(compat.BaseExecutor):
         self._unconfirmed: list[queueing.Held] = []
         #: ``dag.test`` gives no job; its workloads get an owner that no scheduler has.
         self._without_job = -random.randint(1, 2**31 - 1)  # noqa: S311
+        #: Read now: inside the scheduler's transaction nothing may look into Airflow's configuration.
+        self._default_queue = compat.default_queue()
         self._pacer: Pacer | None = None
         self._next_housekeeping = 0.0
         self._failing = False
@@ -104,7 +106,7 @@ class RemoteExecutor(compat.BaseExecutor):
         """Put the workload into the queue, in the scheduler's transaction."""
         if not isinstance(workload, compat.Workload):
             raise ValueError(f"RemoteExecutor has no use for a {type(workload).__name__}")
-        held = queueing.put(session, workload, self.owner, default_queue=compat.default_queue())
+        held = queueing.put(session, workload, self.owner, default_queue=self._default_queue)
         self._hold(held)
         self._unconfirmed.append(held)
         self._note_work()
