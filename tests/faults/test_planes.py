@@ -98,9 +98,7 @@ def test_postgresql_is_restarted(
         plane.database.kill()
     time.sleep(AWAY_SECONDS)
     plane.database.start()
-    time.sleep(1)
-    plane.keep_alive()
-    plane.await_scheduler()
+    plane.recover()
     if not ends_while_away:
         agent.await_healthy()
         run.open_gate()

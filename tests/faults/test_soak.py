@@ -76,8 +76,7 @@ class Storm:
     def settle(self) -> None:
         """The storm is over, and service managers have started what had ended."""
         self._road.resume()
-        self._plane.keep_alive()
-        self._plane.await_api()
+        self._plane.recover()
 
     def kill_an_agent(self) -> None:
         agent = self._fortune.choice(self._agents)

@@ -136,13 +136,7 @@ class Plane:
         self.await_api()
 
     def await_api(self) -> None:
-        def answers() -> bool:
-            try:
-                return self.admin.get(paths.ADMIN_DEPLOYMENT).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        self.api.await_ready("the admin API answers", answers, seconds=60)
+        self.api.await_ready("the admin API answers", self._api_answers, seconds=60)
 
     def await_scheduler(self) -> None:
         self.scheduler.await_ready("the scheduler heartbeats", self._scheduler_beats, seconds=60)
@@ -170,6 +164,15 @@ class Plane:
             self.replace_scheduler()
         if not self.api.running:
             self.api.start()
+
+    def recover(self, seconds: float = 120) -> None:
+        """Wait until everything works again, with a service manager at hand."""
+
+        def works() -> bool:
+            self.keep_alive()
+            return self._api_answers() and self._scheduler_beats()
+
+        waits.until("the plane works again", works, seconds=seconds, evidence=self.evidence)
 
     def operate(self, act: str, **arguments: Any) -> None:
         """Let the warm Airflow process do something (``operating``)."""
@@ -229,6 +232,12 @@ class Plane:
     def _program(self, name: str, command: list[str | Path], **options: Any) -> Program:
         return Program(name, command, environment=self.environment(), log=self.directory / f"{name}.log", **options)
 
+    def _api_answers(self) -> bool:
+        try:
+            return self.admin.get(paths.ADMIN_DEPLOYMENT).status_code == 200
+        except httpx.TransportError:
+            return False
+
     def _scheduler_beats(self) -> bool:
         rows = self.database.rows(
             "SELECT 1 FROM job WHERE job_type = 'SchedulerJob' AND state = 'running' "
@@ -239,9 +248,6 @@ class Plane:
 
     def evidence(self) -> str:
         return "\n".join(program.tail(25) for program in (self.scheduler, self.api))
-
-    def await_database(self) -> None:
-        waits.until("the plane's database answers", lambda: self.database.rows("SELECT 1"), seconds=30)
 
 
 def bundle_environment(dags: Path) -> dict[str, str]:
