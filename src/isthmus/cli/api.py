@@ -4,9 +4,9 @@ It reads Airflow's configuration, section ``[isthmus]``, like the scheduler besi
 something else. ``isthmus config explain --role deployment`` shows what it reads.
 """
 
-import asyncio
-
 import typer
+
+from isthmus.kit import logs
 
 app = typer.Typer()
 
@@ -20,4 +20,5 @@ def api() -> None:
     """
     from isthmus.deployment import compat, serving  # noqa: PLC0415 - help is printed without Airflow
 
-    asyncio.run(serving.run(compat.deployment_config()))
+    logs.configure()  # after Airflow, which has its own idea of logging
+    serving.main(compat.deployment_config())
