@@ -7,6 +7,7 @@ server does not get ready enrols without them, so that its condition can be seen
 
 import asyncio
 import platform
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 from isthmus import __version__
@@ -59,8 +60,16 @@ class Enrolling:
     """The loop that keeps the agent enrolled."""
 
     def __init__(
-        self, config: AgentConfig, timing: Timing, client: PlaneClient, membership: Membership, clock: Clock
+        self,
+        config: AgentConfig,
+        timing: Timing,
+        client: PlaneClient,
+        membership: Membership,
+        *,
+        clock: Clock,
+        enrolled: Callable[[], None],
     ) -> None:
+        """``enrolled`` is called after each enrolment."""
         self._config = config
         self._timing = timing
         self._client = client
@@ -69,6 +78,7 @@ class Enrolling:
         self._patience = Patience(timing, clock)
         self._runner: frames.Ready | None = None
         self._runner_known = asyncio.Event()
+        self._enrolled = enrolled
 
     def runner_ready(self, runner: frames.Ready) -> None:
         """The fork server is there; other versions than those that the plane knows are a reason to enrol again."""
@@ -92,6 +102,7 @@ class Enrolling:
                 continue
             self._patience.succeeded()
             self._membership.accepted(terms)
+            self._enrolled()
             log.info("enrolled", agent_id=str(terms.agent_id), plane=terms.plane_version)
             if request.versions != _versions(self._runner):
                 self._membership.forgotten()
