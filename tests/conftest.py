@@ -20,6 +20,9 @@ from sqlalchemy.engine import make_url
 
 from isthmus.deployment import databases, embedded
 
+#: ``api``: a Remote Execution API process.
+pytest_plugins = ["tests.apis"]
+
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
