@@ -13,8 +13,16 @@ import sys
 from enum import StrEnum
 from typing import Any, Final, TextIO
 
-import structlog
-from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+# structlog imports rich if it is there, for tracebacks that we do not print: 5 MB in every process that logs.
+_HAD_RICH: Final = "rich" in sys.modules
+if not _HAD_RICH:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+try:
+    import structlog
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+finally:
+    if not _HAD_RICH:
+        del sys.modules["rich"]
 
 #: What is masked, and by what. The parts of an agent token before the secret are public.
 _SECRETS: Final = (
