@@ -76,6 +76,37 @@ def edge_heartbeats(database: services.Database, plan: Plan, *, spared: set[int]
         stack.stop(spared=spared)
 
 
+def remote_api(database: services.Database, plan: Plan, *, spared: set[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same for the Remote Execution API, and then what it does with many agents."""
+    cores = Cores.split()
+    stack = stacks.RemoteStack(database)
+    stack.create()
+    try:
+        api = stack.start_remote_api(cores.server)
+        door = {
+            "ca": str(stack.certificate_file),
+            "prefix": f"/{stack.deployment_id}",
+            "token": stack.create_token(),
+        }
+        heartbeats = _generate(_beating(plan, stack.port, api.pid, database) | door, cores, database)
+        task = {
+            "action": "simulate",
+            "host": "127.0.0.1",
+            "port": stack.port,
+            **door,
+            "dsn": database.dsn(stack.database_name),
+            "agents": plan.agents,
+            "settle_seconds": plan.settle_seconds,
+            "idle_seconds": plan.idle_seconds,
+            "dispatch_seconds": plan.dispatch_seconds,
+            "rate": plan.rate,
+            "pids": {"api": api.pid, "postgresql": database.pid},
+        }
+        return heartbeats, _generate(task, cores, database)
+    finally:
+        stack.stop(spared=spared)
+
+
 def _beating(plan: Plan, port: int, api_pid: int, database: services.Database) -> dict[str, Any]:
     return {
         "action": "beat",

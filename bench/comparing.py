@@ -77,7 +77,14 @@ class Comparison:
         plan = capacity.Plan.quick() if quick else capacity.Plan()
         edge = capacity.edge_heartbeats(self.database, plan, spared=self._services())
         self._say(f"edge3: {edge['per_second']:.0f} heartbeats/s, {edge['api_cpu_ms_each']:.2f} ms each")
-        return {"heartbeats": {"connections": capacity.CONNECTIONS, "edge3": edge}}
+        ours, load = capacity.remote_api(self.database, plan, spared=self._services())
+        self._say(f"isthmus: {ours['per_second']:.0f} heartbeats/s, {ours['api_cpu_ms_each']:.2f} ms each")
+        self._say(
+            f"{load['agents']} agents: dispatch p50 {load['dispatch_p50_s'] * 1000:.1f} ms, "
+            f"idle {load['idle_cpu_percent']['api']:.0f} % of a core, {load['api_rss_mb']:.0f} MB"
+        )
+        heartbeats = {"connections": capacity.CONNECTIONS, "edge3": edge, "isthmus": ours}
+        return {"heartbeats": heartbeats, "load": load}
 
     def _round_of(self, label: str, number: int) -> dict[str, Any]:
         for attempt in range(1, ATTEMPTS + 1):
@@ -123,6 +130,8 @@ class Comparison:
                 return stacks.CeleryStack(self.database, self.redis, self.redis_port)
             case stacks.EdgeStack.label:
                 return stacks.EdgeStack(self.database)
+            case stacks.RemoteStack.label:
+                return stacks.RemoteStack(self.database)
             case _:
                 raise ValueError(f"no stack for {label}")
 

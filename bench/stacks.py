@@ -11,6 +11,7 @@ LocalExecutor, which runs tasks below the scheduler, it is the scheduler's child
 import secrets
 import shutil
 import socket
+import subprocess
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
@@ -19,8 +20,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
-from bench import components, measuring, places, services
+from bench import certificates, components, measuring, places, services
 from bench.components import Component, wait_until
+from isthmus.cli import places as agent_places
+from isthmus.kit import processes
 
 SLOTS = 8
 DAG_IDS = ("chain_10", "chain_20", "fan_16", "fan_80", "fan_200", "sleepers")
@@ -106,7 +109,7 @@ def migration_environment(database: services.Database) -> dict[str, str]:
     return airflow_environment(places.HOMES / "migration", urls, free_port())
 
 
-_DATABASE_PARTS = ("airflow.providers.edge3.models.db.EdgeDBManager",)
+_DATABASE_PARTS = ("airflow.providers.edge3.models.db.EdgeDBManager", "isthmus.deployment.schema.IsthmusDBManager")
 
 
 class Stack(ABC):
@@ -334,6 +337,115 @@ class EdgeStack(Stack):
         return self.count("SELECT count(*) FROM edge_worker WHERE state = 'idle'") == 1
 
 
+class RemoteStack(Stack):
+    """Isthmus: the Remote Execution API with TLS, and one agent that holds nothing but its token.
+
+    As root the agent's control process and its tasks have two users of their own, as in production.
+    """
+
+    label = "RemoteExecutor"
+    executor = "isthmus.deployment.executor.RemoteExecutor"
+    worker_side = "the agent: control process, fork server, supervisors, tasks"
+
+    def __init__(self, database: services.Database) -> None:
+        """Choose what the deployment is called and where it listens."""
+        super().__init__(database)
+        self.deployment_id = "d" + "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(7))
+        self.port, self.admin_port = free_port(), free_port()
+        self.admin_token_file = self.home / "admin-token"
+        self.certificate_file = self.home / "tls.crt"
+        self.environment |= as_variables(
+            {
+                # Event-driven scheduling takes the place of this sleep.
+                "scheduler": {"scheduler_idle_sleep_time": "0"},
+                "isthmus": {
+                    "deployment_id": self.deployment_id,
+                    "listen_host": "127.0.0.1",
+                    "listen_port": str(self.port),
+                    "tls_certificate": str(self.certificate_file),
+                    "tls_private_key": str(self.home / "tls.key"),
+                    "admin_port": str(self.admin_port),
+                    "admin_token_file": str(self.admin_token_file),
+                },
+            }
+        )
+
+    @property
+    def agent_url(self) -> str:
+        """Where agents reach the deployment."""
+        return f"https://127.0.0.1:{self.port}/{self.deployment_id}"
+
+    def create(self) -> None:
+        """A certificate and an admin token go into the home."""
+        super().create()
+        certificates.write(self.home)
+        agent_places.write_private(self.admin_token_file, secrets.token_urlsafe(32), None)
+
+    def start_remote_api(self, cores: list[int] | None = None) -> Component:
+        """Start the Remote Execution API and wait until its internal listener is well. Raises ComponentError."""
+        component = self.run("remote-api", program("isthmus"), "api", cores=cores)
+        wait_until("the Remote Execution API", self._remote_api_answers, [component], timeout_seconds=START_SECONDS)
+        return component
+
+    def create_token(self) -> str:
+        """A new agent token."""
+        command = [program("isthmus"), "token", "create", "bench", "--quiet"]
+        where = {
+            "ISTHMUS_ADMIN_URL": f"http://127.0.0.1:{self.admin_port}",
+            "ISTHMUS_ADMIN_TOKEN_FILE": str(self.admin_token_file),
+        }
+        answer = subprocess.run(command, env=bare_environment() | where, check=False, capture_output=True, text=True)
+        if answer.returncode:
+            raise components.ComponentError(f"no agent token: {answer.stderr}")
+        return answer.stdout.strip()
+
+    def start_worker(self) -> None:
+        """The plane's second half, and an agent in a place of its own."""
+        self.start_remote_api()
+        place = agent_places.prepare(places.SCRATCH / "agent", places.DAGS)
+        token_file, settings_file = place.control / "token", place.control / "runner.env"
+        agent_places.write_private(token_file, self.create_token(), place.control_user)
+        certificate = place.bundle.parent / "tls.crt"
+        shutil.copy(self.certificate_file, certificate)
+        settings = as_variables(
+            {
+                "core": {"load_examples": "False", "dags_folder": str(place.bundle)},
+                "logging": {"base_log_folder": str(place.tasks / "logs")},
+                "usage_data_collection": {"enabled": "False"},
+            }
+        )
+        lines = [f"{name}={value}\n" for name, value in {"AIRFLOW_HOME": str(place.tasks), **settings}.items()]
+        agent_places.write_private(settings_file, "".join(lines), place.control_user)
+        command = [str(place.python), "-m", "isthmus.cli.main", "agent"]
+        command += ["--url", self.agent_url, "--token-file", str(token_file), "--ca-file", str(certificate)]
+        command += ["--slots", str(SLOTS), "--state-dir", str(place.state), "--name", "bench"]
+        command += ["--runner-environment-file", str(settings_file), "--health-listen", f"127.0.0.1:{free_port()}"]
+        if place.control_user is not None and place.task_user is not None:
+            command += ["--user", _user(place.control_user), "--task-user", _user(place.task_user)]
+        self.run("worker", *command, environment=bare_environment())
+
+    def worker_is_ready(self) -> bool:
+        """The agent is enrolled and its fork server is up, which it needs to know its versions."""
+        return (
+            self.count("SELECT count(*) FROM isthmus_agent WHERE phase = 'ready' AND versions->>'airflow' <> ''") == 1
+        )
+
+    def control_pid(self) -> int | None:
+        """The agent's own process."""
+        return self.components["worker"].pid
+
+    def _remote_api_answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/healthz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError):
+            return False
+
+
+def _user(user: processes.User) -> str:
+    return f"{user.uid}:{user.gid}"
+
+
 def all_labels() -> list[str]:
     """The executors that can be compared, in the order of the table."""
-    return [LocalStack.label, CeleryStack.label, EdgeStack.label]
+    return [LocalStack.label, CeleryStack.label, EdgeStack.label, RemoteStack.label]
