@@ -19,7 +19,7 @@ def execute(url: str, *statements: str) -> None:
             cursor.execute(statement)
 
 
-_ADD = """
+ADD = """
 INSERT INTO isthmus_workload (id, kind, queue, priority, display_name, payload, subject_id, dag_id, queued_at)
 SELECT w.id, $2, w.queue, w.priority, 'dag.task', $3::text::jsonb, w.id::text, 'dag',
        clock_timestamp() + w.place * interval '1 microsecond'
@@ -33,7 +33,7 @@ async def add_workloads(
     """Queue workloads as the executor does, in one transaction with the notification."""
     ids = [uuid.uuid4() for _ in range(count)]
     async with pool.acquire() as connection, connection.transaction():
-        await connection.execute(_ADD, ids, kind, json.dumps({"ti": {}}), [queue] * count, [priority] * count)
+        await connection.execute(ADD, ids, kind, json.dumps({"ti": {}}), [queue] * count, [priority] * count)
         if notify:
             await connection.execute(f"SELECT pg_notify('{tables.QUEUED_CHANNEL}', '')")
     return ids

@@ -161,7 +161,7 @@ class Dispatcher:
         except TimeoutError:
             return self._answered(waiting)
         except asyncio.CancelledError:
-            self._give_back(self._answered(waiting))
+            self.give_back(self._answered(waiting))
             raise
         finally:
             self._registry.discard(waiting)
@@ -172,6 +172,20 @@ class Dispatcher:
             self._registry.discard(waiting)
             if not waiting.answer.done():
                 waiting.answer.set_result([])
+
+    def give_back(self, rows: Sequence[LeasedRow]) -> None:
+        """Release at once what nobody will start, as when an answer cannot be delivered; in a task of its own.
+
+        If that fails, the leases end by themselves.
+        """
+        if not rows:
+            return
+        self.statistics.given_back += len(rows)
+        task = asyncio.get_running_loop().create_task(
+            self._release([row.lease for row in rows]), name="dispatching.give_back"
+        )
+        self._giving_back.add(task)
+        task.add_done_callback(self._giving_back.discard)
 
     def notify(self) -> None:
         """Callback of the queued channel: work may have been queued."""
@@ -268,7 +282,7 @@ class Dispatcher:
             rows = by_claim.get(waiting.claim.claim_id, [])
             self._registry.discard(waiting)
             if waiting.answer.done():  # withdrawn, or its client went away
-                self._give_back(rows)
+                self.give_back(rows)
             else:
                 # Without rows the agent takes no work any more, or has just been removed: it shall ask again.
                 waiting.answer.set_result(rows)
@@ -281,17 +295,6 @@ class Dispatcher:
             return answer.result()
         answer.cancel()
         return []
-
-    def _give_back(self, rows: Sequence[LeasedRow]) -> None:
-        """Release at once what nobody will start. If that fails, the leases end by themselves."""
-        if not rows:
-            return
-        self.statistics.given_back += len(rows)
-        task = asyncio.get_running_loop().create_task(
-            self._release([row.lease for row in rows]), name="dispatching.give_back"
-        )
-        self._giving_back.add(task)
-        task.add_done_callback(self._giving_back.discard)
 
     async def _release(self, leases: Sequence[Lease]) -> None:
         with contextlib.suppress(DatabaseError), translated():

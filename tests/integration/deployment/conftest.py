@@ -1,7 +1,7 @@
 """A database with our tables, and a stand-in for the one table of Airflow's that the plane reads, for each test."""
 
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from sqlalchemy import create_engine
@@ -59,3 +59,14 @@ def config() -> DeploymentConfig:
         running_lease_seconds=6.0,
         token_limit=5,
     )
+
+
+@pytest.fixture
+def record(record_property: Callable[[str, object], None]) -> Callable[[str, float], None]:
+    """Note a measured figure: in the test's report, and on the terminal with ``-s``."""
+
+    def note(name: str, value: float) -> None:
+        record_property(name, round(value, 2))
+        print(f"{name}: {value:.2f}")
+
+    return note
