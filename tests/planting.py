@@ -19,6 +19,9 @@ def execute(url: str, *statements: str) -> None:
             cursor.execute(statement)
 
 
+#: A stand-in for the one table of Airflow's that the plane reads.
+TASK_INSTANCE = "CREATE TABLE task_instance (id uuid PRIMARY KEY, last_heartbeat_at timestamptz)"
+
 ADD = """
 INSERT INTO isthmus_workload (id, kind, queue, priority, display_name, payload, subject_id, dag_id, queued_at)
 SELECT w.id, $2, w.queue, w.priority, 'dag.task', $3::text::jsonb, w.id::text, 'dag',

@@ -19,13 +19,15 @@ import asyncpg
 from isthmus.kit.errors import RefusedError, TemporaryError
 from isthmus.wire.problems import MEANINGS, Code
 
-#: What a database that restarts, is full, or is cut off looks like. The same call may succeed later.
+#: What a database that restarts, is full, is cut off, or lets nobody in looks like. The same call may succeed later.
 DATABASE_FAULTS: Final[tuple[type[BaseException], ...]] = (
     OSError,  # refused, reset, timed out: asyncio.TimeoutError and ConnectionError are OSErrors since 3.11
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,  # the pool or the connection is closed or closing
     asyncpg.InternalClientError,  # the connection broke in the middle of an answer
+    asyncpg.InvalidAuthorizationSpecificationError,  # a password that is being changed
+    asyncpg.InvalidCatalogNameError,
     asyncpg.OperatorInterventionError,  # shutdown, crash, cannot connect now
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.DeadlockDetectedError,

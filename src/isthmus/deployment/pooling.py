@@ -83,7 +83,7 @@ async def _keep(connection: object) -> None:
 
 
 async def open_pool(url: str, *, size: int = 8, prepared: bool = True) -> Pool:
-    """A pool of at most ``size`` connections. Raises ConfigError for a URL that will not do, and DatabaseError.
+    """A pool of at most ``size`` connections, opened as they are needed. Raises ConfigError for a URL that will not do.
 
     ``prepared=False`` keeps no prepared statements, as a pooler in transaction mode needs it.
     """
@@ -91,7 +91,7 @@ async def open_pool(url: str, *, size: int = 8, prepared: bool = True) -> Pool:
     with translated():
         return await asyncpg.create_pool(
             dsn,
-            min_size=1,
+            min_size=0,
             max_size=size,
             init=_prepare,
             reset=_keep,

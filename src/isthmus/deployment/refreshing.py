@@ -43,6 +43,7 @@ class Refresher:
 
     async def run(self) -> None:
         """Read until cancelled."""
+        failing = False
         while True:
             try:
                 async with asyncio.timeout(self._interval_seconds):
@@ -53,9 +54,10 @@ class Refresher:
             self._asked.clear()
             try:
                 await self._read()
+                failing = False
             except DatabaseError as error:
-                log.warning(
-                    "the database does not answer; going on with what is known", copy=self._name, why=str(error)
-                )
+                if not failing:
+                    log.warning("cannot be read; going on with what is known", copy=self._name, why=str(error))
+                failing = True
                 self._asked.set()
                 await asyncio.sleep(RETRY_SECONDS)

@@ -290,12 +290,15 @@ class Roster:
     async def refresh_commands(self) -> None:
         """Read flags and cancellations of the known agents again. Raises DatabaseError."""
         self._forget_silent()
+        asked = dict(self._known)
         with translated():
-            rows = await self._pool.fetch(_FLAGS, list(self._known))
+            rows = await self._pool.fetch(_FLAGS, list(asked))
             cancelling = await self._pool.fetch(_CANCELLING)
         current = {row["id"]: row for row in rows}
-        for agent_id, known in list(self._known.items()):
+        for agent_id, known in asked.items():
             row = current.get(agent_id)
+            if self._known.get(agent_id) is not known:
+                continue  # enrolled anew while the database was asked: newer than the answer
             if row is None or row["instance_id"] != known.agent.instance_id:
                 self._drop(agent_id)
             else:

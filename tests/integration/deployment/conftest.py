@@ -24,10 +24,7 @@ def core_template(postgres_url: str) -> Iterator[str]:
     engine = create_engine(url)
     tables.metadata.create_all(engine)
     engine.dispose()
-    planting.execute(
-        url.render_as_string(hide_password=False),
-        "CREATE TABLE task_instance (id uuid PRIMARY KEY, last_heartbeat_at timestamptz)",
-    )
+    planting.execute(url.render_as_string(hide_password=False), planting.TASK_INSTANCE)
     yield name
     planting.execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
