@@ -282,3 +282,16 @@ def execution_app() -> "FastAPI":
     app = create_task_execution_api_app(lifespan=attrs.evolve(lifespan, registry=svcs.Registry()))
     app.state.dag_bag = create_dag_bag()
     return app
+
+
+async def warm(app: "FastAPI") -> None:
+    """Have the Execution API built, whose lifespan has been entered.
+
+    Cadwyn makes the routers of every API version in its first request: seconds of CPU in the event loop, during which
+    no agent could connect and no heartbeat would be answered.
+    """
+    import httpx
+
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://warming") as client:
+        (await client.get("/health")).raise_for_status()

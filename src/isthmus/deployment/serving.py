@@ -95,6 +95,7 @@ async def run(
         if entered is None:
             return
         await stack.enter_async_context(airflow.app.router.lifespan_context(airflow.app))
+        await compat.warm(airflow.app)
         composed = _compose(entered, airflow)
         servers = (_Server(composed.edge, context), _Server(composed.internal, None))
         where = Addresses(_address(public), _address(inner))
