@@ -7,11 +7,13 @@ user of the tests, and only the processes that the ledgers name are looked for.
 
 import itertools
 import os
+import re
 import signal
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -167,12 +169,17 @@ class Agent:
         agents = AgentPage.model_validate_json(answer.content).agents
         return agents[0] if agents else None
 
+    def health(self) -> dict[str, Any]:
+        """What the agent says of itself; empty while it does not answer."""
+        try:
+            return dict(httpx.get(f"http://127.0.0.1:{self.health_port}/healthz", timeout=5).json())
+        except httpx.TransportError:
+            return {}
+
     def ready(self) -> bool:
         """Whether the agent says of itself that it is ready for work."""
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.health_port}/readyz", timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
+        health = self.health()
+        return bool(health) and health["status"] != "error" and health["enrolled"] and health["plane_reachable"]
 
     def fork_server(self) -> psutil.Process:
         """The one child of the control process."""
@@ -203,8 +210,14 @@ class Agent:
         """Until all slots are free, by the plane's account and by the agent's, and no process of a task is left."""
 
         def idle() -> bool:
-            view = self.view()
-            return view is not None and view.slots_used == 0 and not self.leftovers()
+            view, health = self.view(), self.health()
+            return (
+                view is not None
+                and view.slots_used == 0
+                and health.get("slots_used") == 0
+                and health.get("unsettled") == 0
+                and not self.leftovers()
+            )
 
         waits.until(f"{self.name} is idle", idle, seconds=seconds, evidence=self.evidence)
 
@@ -219,7 +232,7 @@ class Agent:
 
 def _is_spare(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
-        return any("spare supervisor" in word for word in process.cmdline())
+        return bool(re.search("(spare|idle) supervisor", " ".join(process.cmdline())))
     return False
 
 
