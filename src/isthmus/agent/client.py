@@ -72,6 +72,9 @@ OUTAGE_CODES: Final = frozenset({Code.DATABASE_UNAVAILABLE, Code.SHUTTING_DOWN})
 #: Calls that are repeated until they succeed, so that a refusal of one lasts until then.
 _LASTING: Final = frozenset({paths.ENROLMENTS, paths.HEARTBEATS, paths.CLAIMS, paths.STARTS, paths.SETTLEMENTS})
 
+#: Failures before anything was asked (``kit.calling``).
+_NO_CONNECTION: Final = frozenset({"name_unresolved", "connect_failed", "proxy_refused", "tls_untrusted", "tls_failed"})
+
 _JSON: Final = b"application/json"
 _PROBLEM: Final = problems.CONTENT_TYPE.encode()
 _HTML_TAG: Final = re.compile(r"<(script|style).*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
@@ -181,6 +184,7 @@ class PlaneClient:
         self._road = road
         path = config.url.partition("://")[2].partition("/")[2]
         self._prefix = f"/{path}".encode() if path else b""
+        self._base = f"{origin.scheme}://{origin.authority}".encode()
         self._agent = b"isthmus-agent/" + __version__.encode()
         self._refused: set[str] = set()
         self.caller = calling.Caller(origin, clock, tls=make_tls(config), proxy=find_proxy(config, os.environ))
@@ -298,8 +302,8 @@ class PlaneClient:
             reply = await self.caller.call(method, self._prefix + target, sent, content, answer_seconds=answer_seconds)
             forwarded = await self._receive(method, reply)
         except UnreachableError as error:
-            # One slow call of one task says nothing about the road; the agent's own calls will tell.
-            if error.code != "answer_timeout":
+            # What one task's call brings about says nothing about the road; the agent's own calls will tell.
+            if error.code in _NO_CONNECTION:
                 self._road.closed(error)
             raise
         except TemporaryError as error:
@@ -313,13 +317,19 @@ class PlaneClient:
             return replace(forwarded, body=forwarded.body.replace(token, b"***"))
         return forwarded
 
+    def _is_ours(self, location: bytes) -> bool:
+        """Whether a redirection, if this is one, stays with the plane."""
+        path_only = location[:1] == b"/" and location[:2] != b"//"
+        return not location or path_only or location.startswith(self._base + b"/")
+
     async def _receive(self, method: str, reply: calling.Reply) -> Forwarded:
         status = reply.status
         if status < 400:
+            location = reply.header(b"location") or b""
             bodiless = status in {204, 304} or method == "HEAD" or reply.header(b"content-length") == b"0"
-            if not bodiless and not _is_json(reply):
+            if (not bodiless and not _is_json(reply)) or not self._is_ours(location):
                 body = await reply.read(MAX_ANSWER_BYTES)
-                raise foreign(status, reply.header(b"content-type") or b"", body, reply.header(b"location") or b"")
+                raise foreign(status, reply.header(b"content-type") or b"", body, location)
             if not reply.arrived and int(reply.header(b"content-length") or WHOLE_BYTES + 1) > WHOLE_BYTES:
                 return Forwarded(status, reply.headers, None, reply)
             return Forwarded(status, reply.headers, await reply.read(MAX_ANSWER_BYTES), reply)

@@ -171,7 +171,7 @@ class Agent:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.gateway.server.close)
             stack.push_async_callback(self.page.close)
-            stack.callback(self.client.caller.close)
+            stack.push_async_callback(self.client.caller.close)
             # Whatever ends the loops, no process of ours is left behind.
             stack.push_async_callback(self.runner.stop)
             await self.gateway.server.listen(self._prepared.gateway)

@@ -193,6 +193,10 @@ class _Pool:
         self._retired = True
         self._close_if_done()
 
+    async def close(self) -> None:
+        """Drop everything, whatever is under way."""
+        await self.session.close()
+
     def _close_if_done(self) -> None:
         if self._retired and self._busy <= 0 and self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self.session.close(), name="calling.close")
@@ -219,6 +223,7 @@ class Caller:
         self._proxy = proxy
         self._base = f"{origin.scheme}://{origin.address}"
         self._pool: _Pool | None = None
+        self._left: list[_Pool] = []
         #: Connections made so far, for metrics and tests.
         self.connected = 0
 
@@ -255,12 +260,16 @@ class Caller:
     def renew(self) -> None:
         """Leave all connections: the next calls make new ones, and look the name up again."""
         if self._pool is not None:
+            self._left = [pool for pool in self._left if not pool.session.closed]
+            self._left.append(self._pool)
             self._pool.retire()
             self._pool = None
 
-    def close(self) -> None:
-        """Drop the connections, as soon as nothing is under way on them."""
+    async def close(self) -> None:
+        """Drop all connections, whatever is under way on them."""
         self.renew()
+        for pool in self._left:
+            await pool.close()
 
     async def _exchange(self, method: str, url: URL, headers: CIMultiDict[str], content: bytes | Content) -> Reply:
         pool = self._current()
