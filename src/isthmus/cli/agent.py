@@ -4,7 +4,6 @@ Its options are made from ``AgentConfig``, one for each setting that may come fr
 documentation have one source. Nothing of the plane, of Airflow or of Rich is loaded on the way to the control process.
 """
 
-import asyncio
 import dataclasses
 import inspect
 import typing
@@ -67,7 +66,7 @@ def agent(*, config_file: ConfigFile = None, **flags: str | None) -> None:
     from isthmus.agent import control  # noqa: PLC0415 - help is printed without the agent
 
     loaded = config.load(flags, file=config_file)
-    raise typer.Exit(asyncio.run(control.run(loaded.config)))
+    raise typer.Exit(control.run(loaded.config))
 
 
 _CONFIG_FILE: Final = inspect.signature(agent).parameters["config_file"]

@@ -18,7 +18,6 @@ import httpx
 import typer
 from pydantic import ValidationError
 
-from isthmus.cli import directories
 from isthmus.kit.errors import ConfigError, IsthmusError, NotFoundError, RefusedError, TemporaryError, UnreachableError
 from isthmus.wire import admin, paths
 from isthmus.wire.bodies import Request, Response
@@ -66,9 +65,12 @@ class Door:
 def find_door(deployment: Path | None, url: str | None, token_file: Path | None) -> Door:
     """The admin API that the options name; the more specific option wins. Raises ConfigError."""
     if deployment is not None and (url is None or token_file is None):
-        found = directories.door(deployment)
-        url = url or found.url
-        token_file = token_file or found.token_file
+        # Only here: it brings the plane's libraries, and whoever has such a directory has them.
+        from isthmus.deployment import initializing  # noqa: PLC0415
+
+        found = initializing.load(deployment)
+        url = url or internal_url(found.config.admin_host, found.config.admin_port)
+        token_file = token_file or found.admin_token_file
     if url is None or token_file is None:
         missing = "--admin-url" if url is None else "--admin-token-file"
         raise ConfigError(
@@ -86,6 +88,12 @@ def find_door(deployment: Path | None, url: str | None, token_file: Path | None)
             hint="Name the file with --admin-token-file; it is readable by the user who runs the deployment.",
         ) from None
     return Door(url.rstrip("/"), token)
+
+
+def internal_url(host: str, port: int) -> str:
+    """The URL of a deployment's internal listener, from the same machine."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
+    return f"http://{reached}:{port}"
 
 
 class Plane:

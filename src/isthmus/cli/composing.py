@@ -50,6 +50,8 @@ class Program:
     #: How long it may take to end after SIGTERM.
     stop_seconds: float = 15.0
     cwd: Path | None = None
+    #: Whether the others stay until it has ended, because it takes its leave of them.
+    leaves_first: bool = False
     #: The signal on which it ends in an orderly way.
     stop_signal: signal.Signals = signal.SIGTERM
 
@@ -58,10 +60,11 @@ class Program:
 class _Started:
     program: Program
     process: "subprocess.Popen[bytes]"
+    is_ready: bool = False
 
 
 class Composition:
-    """Programs that run together. Leaving the context stops them, the last started first."""
+    """Programs that run together. Leaving the context stops them."""
 
     def __init__(self) -> None:
         self._started: list[_Started] = []
@@ -107,13 +110,15 @@ class Composition:
 
     def await_ready(self, *names: str, told: Callable[[str], None] | None = None) -> None:
         """Wait until the named programs (all by default) are ready; ``told`` hears of each. Raises ProgramError."""
-        waiting = [one.program for one in self._started if not names or one.program.name in names]
+        waiting = [one for one in self._started if not one.is_ready and (not names or one.program.name in names)]
         began = time.monotonic()
         while waiting:
             self.check()
-            for program in list(waiting):
+            for one in list(waiting):
+                program = one.program
                 if program.ready():
-                    waiting.remove(program)
+                    one.is_ready = True
+                    waiting.remove(one)
                     if told is not None:
                         told(program.name)
                 elif time.monotonic() - began > program.ready_seconds:
@@ -153,9 +158,10 @@ class Composition:
         return None
 
     def stop(self) -> None:
-        """Stop what runs, the last started first; all get the signal at once when nothing depends on the order."""
+        """Stop what runs: first what takes its leave of the others, then all others at once."""
         started, self._started = self._started, []
-        self._end(list(reversed(started)))
+        self._end([one for one in started if one.program.leaves_first])
+        self._end([one for one in started if not one.program.leaves_first])
 
     @staticmethod
     def _end(started: list[_Started]) -> None:

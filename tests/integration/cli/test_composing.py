@@ -1,5 +1,6 @@
 """Compositions with real processes: order, watching, and nothing left behind on any way out."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -31,12 +32,13 @@ def program(
 SLEEPER = "import time; time.sleep(600)"
 
 
-def test_programs_are_ready_when_they_say_so_and_stopped_last_first(tmp_path: Path) -> None:
+def test_programs_are_ready_when_they_say_so_and_some_leave_first(tmp_path: Path) -> None:
     told: list[str] = []
     ended = tmp_path / "ended"
     code = """
         import pathlib, signal, sys, time
         def stop(*_):
+            time.sleep({pause})
             with open({ended!r}, "a") as file: file.write("{name} ")
             sys.exit(0)
         signal.signal(signal.SIGTERM, stop)
@@ -44,15 +46,17 @@ def test_programs_are_ready_when_they_say_so_and_stopped_last_first(tmp_path: Pa
         time.sleep(600)
     """
     with Composition() as composition:
-        for name in ("one", "two"):
+        for name, leaves_first in (("one", True), ("two", False), ("three", False)):
             ready = tmp_path / name
-            text = code.format(ended=str(ended), name=name, ready=str(ready))
-            composition.start(program(tmp_path, name, text, ready=ready.exists))
-            composition.await_ready(name, told=told.append)
+            text = code.format(ended=str(ended), name=name, ready=str(ready), pause=0.5 if leaves_first else 0)
+            one = program(tmp_path, name, text, ready=ready.exists)
+            composition.start(dataclasses.replace(one, leaves_first=leaves_first))
+            composition.await_ready(told=told.append)
         composition.check()
-        composition.end("two")
-    assert told == ["one", "two"]
-    assert ended.read_text() == "two one "
+        assert composition.end("three") == 0
+        assert composition.end("nobody") is None
+    assert told == ["one", "two", "three"]
+    assert ended.read_text() == "three one two "
 
 
 def test_a_program_that_ends_by_itself_is_told_with_its_last_words(tmp_path: Path) -> None:
