@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -68,7 +69,7 @@ class FakeForkServer:
         else:
             command = ["sleep", str(payload.get("sleep", 0))]
         if payload.get("detached"):
-            command = ["sh", "-c", f"setsid sleep 600 & exec {' '.join(command)}"]
+            command = ["sh", "-c", f"setsid sleep 600 & exec {shlex.join(command)}"]
         child = subprocess.Popen(command, start_new_session=True, pass_fds=())
         self._children[launch.workload_id] = child
         self._send(frames.Launched(workload_id=launch.workload_id, pid=child.pid))

@@ -155,7 +155,7 @@ class FakePlane:
     def calls_to(self, path: str) -> list[Call]:
         return [call for call in list(self.calls) if call.path == path]
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 40.0) -> Any:
         """Return what ``condition`` returns once it is true."""
         deadline = time.monotonic() + seconds
         while not (found := condition()):

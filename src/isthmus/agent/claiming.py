@@ -117,9 +117,8 @@ class Claiming:
         wait = self._patience.after(error)
         if error.code == Code.AGENT_UNKNOWN:
             self._membership.forgotten()
-        elif not self._client.reread_token(error):
-            self._changed.clear()
-            await self._clock.sleep(wait)
+        else:
+            await self._client.rest(error, wait)
 
     async def _collect(self, claim_id: UUID) -> None:
         """Give back what an interrupted claim may have been given. One try: a lease that we miss ends by itself."""

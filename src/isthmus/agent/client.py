@@ -11,6 +11,7 @@ captive portal or another program on its port: ``UnreachableError`` with the evi
 The agent token goes out in a header and comes back nowhere: no error text is made from what we sent.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -78,6 +79,14 @@ _NO_CONNECTION: Final = frozenset({"name_unresolved", "connect_failed", "proxy_r
 _JSON: Final = b"application/json"
 _PROBLEM: Final = problems.CONTENT_TYPE.encode()
 _HTML_TAG: Final = re.compile(r"<(script|style).*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+
+
+class TokenRefusedError(RefusedError):
+    """The plane refuses the agent token that was sent; ``version`` is the credential's at that time."""
+
+    def __init__(self, refusal: IsthmusError, version: int) -> None:
+        super().__init__(refusal.summary, code=refusal.code, hint=refusal.hint)
+        self.version = version
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,8 @@ class PlaneClient:
         self._base = f"{origin.scheme}://{origin.authority}".encode()
         self._agent = b"isthmus-agent/" + __version__.encode()
         self._refused: set[str] = set()
+        self._welcome = asyncio.Event()
+        self._clock = clock
         self.caller = calling.Caller(origin, clock, tls=make_tls(config), proxy=find_proxy(config, os.environ))
 
     # --- the agent API ---
@@ -221,6 +232,7 @@ class PlaneClient:
     async def _post(
         self, path: str, request: BaseModel, kind: type[Body], *, answer_seconds: float | None = None
     ) -> Body:
+        version = self._credential.version
         headers = (
             (b"authorization", b"Bearer " + self._credential.token),
             (b"content-type", _JSON),
@@ -252,27 +264,44 @@ class PlaneClient:
             raise
         except RefusedError as error:
             self._road.opened()
+            self._welcome.clear()
             if path in _LASTING and (error.code in AGENT_CODES or error.code == DEPLOYMENT_NOT_FOUND):
                 self._refused.add(path)
                 self._health.raise_(conditions.REFUSED, str(error), error.hint)
+            if error.code in TOKEN_CODES:
+                raise TokenRefusedError(error, version) from None
             raise
         self._road.opened()
+        self._welcome.set()
         if path in self._refused:
             self._refused.remove(path)
             if not self._refused:
                 self._health.clear(conditions.REFUSED)
         return answer
 
-    # --- the execution prefix ---
-
     def reread_token(self, error: IsthmusError) -> bool:
-        """After a refusal: whether the token file holds another token by now."""
-        if error.code not in TOKEN_CODES:
+        """After a refusal: whether there is another token by now than the one that was refused."""
+        if not isinstance(error, TokenRefusedError):
             return False
+        if error.version != self._credential.version:
+            return True
         try:
             return self._credential.reread()
         except ConfigError:
             return False  # half-written: the next refusal looks again
+
+    async def rest(self, error: IsthmusError, seconds: float) -> None:
+        """Wait ``seconds`` after ``error``, or less if there is reason to think that it is over."""
+        if self.reread_token(error):
+            return
+        if not error.retryable:
+            await self._clock.wait(self._welcome, seconds)
+        elif self._road.is_open:
+            await self._clock.sleep(seconds)
+        else:
+            await self._road.wait_open(seconds)
+
+    # --- the execution prefix ---
 
     async def forward(
         self,
@@ -291,6 +320,7 @@ class PlaneClient:
         Raises UnreachableError, and TemporaryError or RefusedError when the plane's answer is about the agent and not
         about the call.
         """
+        version = self._credential.version
         sent = (
             *headers,
             (b"authorization", b"Bearer " + task_token.encode("latin-1")),
@@ -309,6 +339,10 @@ class PlaneClient:
         except TemporaryError as error:
             if error.code in OUTAGE_CODES:
                 self._road.closed(error)
+            raise
+        except RefusedError as error:
+            if error.code in TOKEN_CODES:
+                raise TokenRefusedError(error, version) from None
             raise
         self._road.opened()
         token = self._credential.token

@@ -13,12 +13,14 @@ from isthmus.kit.errors import ConfigError
 class Credential:
     """The agent token, as the value of a header."""
 
-    __slots__ = ("_file", "_token")
+    __slots__ = ("_file", "_token", "version")
 
     def __init__(self, *, token: str | None = None, file: Path | None = None) -> None:
         """Raises ConfigError when ``file`` holds no token."""
         self._file = file
         self._token = token if file is None else _read(file)
+        #: Grows when the token changes, so that a refusal of the one before is known as such.
+        self.version = 0
 
     @property
     def token(self) -> bytes:
@@ -36,9 +38,10 @@ class Credential:
         """Read the file again; whether it holds another token now. Raises ConfigError."""
         if self._file is None:
             return False
-        before = self._token
-        self._token = _read(self._file)
-        return self._token != before
+        before, self._token = self._token, _read(self._file)
+        changed = self._token != before
+        self.version += changed
+        return changed
 
     def __repr__(self) -> str:
         return f"Credential(file={str(self._file)!r})" if self._file else "Credential()"

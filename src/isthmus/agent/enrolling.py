@@ -96,9 +96,7 @@ class Enrolling:
             try:
                 terms = await self._client.enrol(request)
             except IsthmusError as error:
-                wait = self._patience.after(error)
-                if not self._client.reread_token(error):
-                    await self._clock.sleep(wait)
+                await self._client.rest(error, self._patience.after(error))
                 continue
             self._patience.succeeded()
             self._membership.accepted(terms)

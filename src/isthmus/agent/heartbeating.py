@@ -97,10 +97,9 @@ class Heartbeating:
                 log.warning("the plane does not know this agent any more")
                 self._membership.forgotten()
                 return 0.0
-            if self._client.reread_token(error):
-                return 0.0
             # The agent's only sign of life: tried at least as often as when all is well.
-            return min(wait, usual) if error.retryable else wait
+            await self._client.rest(error, min(wait, usual) if error.retryable else wait)
+            return 0.0
         self._patience.succeeded()
         self.last_answered = self._clock.monotonic()
         self._obey(response)

@@ -222,8 +222,8 @@ class Running:
                 elif not error.retryable and error.code not in AGENT_CODES and error.code != DEPLOYMENT_NOT_FOUND:
                     log.error("the plane does not take a start", error=str(error), hint=error.hint)
                     return None
-                elif not self._client.reread_token(error):
-                    await self._clock.sleep(wait)
+                else:
+                    await self._client.rest(error, wait)
                 continue
             return response.verdicts
 

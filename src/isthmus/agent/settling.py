@@ -24,6 +24,9 @@ from isthmus.wire.problems import Code
 #: The most that one request may carry (``wire.workloads.SettleRequest``).
 _BATCH: int = 1024
 
+#: Between two tries of the last report.
+_HURRY_SECONDS: float = 0.25
+
 log = get(component="settling")
 
 
@@ -42,7 +45,8 @@ class Settling:
         self._due = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
-        self._hurry = asyncio.Event()
+        self._hurried = False
+        self._nap: asyncio.Task[None] | None = None
         self._limit = _BATCH
 
     @property
@@ -58,7 +62,9 @@ class Settling:
 
     async def flush(self, seconds: float) -> int:
         """Report everything now, within ``seconds``; how much is left."""
-        self._hurry.set()
+        self._hurried = True
+        if self._nap is not None:
+            self._nap.cancel()
         await self._clock.wait(self._settled, seconds)
         return len(self._pending)
 
@@ -78,9 +84,8 @@ class Settling:
                 )
             except IsthmusError as error:
                 wait = self._failed(error, batch)
-                if wait and await self._clock.wait(self._hurry, wait):
-                    # Hurry once per attempt, and still not in a busy loop.
-                    await self._clock.sleep(min(wait, 0.25))
+                if wait:
+                    await self._rest(error, wait)
                 continue
             self._patience.succeeded()
             self._limit = _BATCH
@@ -98,7 +103,7 @@ class Settling:
             self._membership.forgotten()
             return 0.0
         if error.retryable or error.code in AGENT_CODES or error.code == DEPLOYMENT_NOT_FOUND:
-            return 0.0 if self._client.reread_token(error) else wait
+            return wait
         if len(batch) > 1:
             self._limit = 1
             return 0.0
@@ -106,6 +111,17 @@ class Settling:
         self._health.raise_(conditions.SETTLEMENT_REFUSED, f"the plane does not take an outcome: {error}", error.hint)
         self._forget(batch)
         return 0.0
+
+    async def _rest(self, error: IsthmusError, seconds: float) -> None:
+        """Wait before the next try; shortly, and in spite of a longer wait, when somebody flushes."""
+        self._nap = asyncio.create_task(
+            self._client.rest(error, min(seconds, _HURRY_SECONDS) if self._hurried else seconds), name="settle again"
+        )
+        try:
+            await asyncio.wait([self._nap])
+        finally:
+            self._nap.cancel()
+            self._nap = None
 
     def _forget(self, batch: tuple[workloads.Settlement, ...]) -> None:
         for settlement in batch:
