@@ -1,1 +1,1 @@
-"""The agent's Airflow side: the fork server and what it forks. See README.md."""
+"""The agent's Airflow side: a warm fork server, and the supervisors and tasks that it forks. See README.md."""

@@ -1,0 +1,94 @@
+"""``python -m isthmus.runner``: the fork server's composition root.
+
+Started by the agent's control process with a clean environment, or on its own with ``--socket``. Sets what Airflow has
+to know before it is imported, and turns what cannot work into one line and exit code 2.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import MutableMapping, Sequence
+from pathlib import Path
+
+from isthmus.kit import logs, processes
+from isthmus.kit.errors import ConfigError
+from isthmus.runner.config import RunnerConfig, Shortcut
+from isthmus.wire import frames
+
+#: Whatever the configuration file says: an agent has no metadata database, and nothing that it runs may look for one.
+_FORCED = {
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite://",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": "sqlite+aiosqlite://",
+}
+#: Unless the environment says otherwise. Example bundles would be discovered anew in each task.
+_DEFAULTS = {"AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+#: Airflow's own ways to say the same, which would win over the plain option.
+_INDIRECT = ("_CMD", "_SECRET")
+
+
+def prepare_environment(environment: MutableMapping[str, str]) -> None:
+    """Make Airflow importable without a metadata database."""
+    for name, value in _FORCED.items():
+        environment[name] = value
+        for suffix in _INDIRECT:
+            environment.pop(name + suffix, None)
+    for name, value in _DEFAULTS.items():
+        environment.setdefault(name, value)
+
+
+def parse(arguments: Sequence[str]) -> RunnerConfig:
+    """The settings on the command line. Exits with 2 when they make no sense."""
+    parser = argparse.ArgumentParser(
+        prog="python -m isthmus.runner", description="The fork server of an Isthmus agent."
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(frames.SOCKET_OPTION, type=int, metavar="FD", help="inherited socket to the control process")
+    where.add_argument("--socket", type=Path, metavar="PATH", help="UNIX socket to listen on for a control process")
+    parser.add_argument("--control-user", metavar="USER", help="who may connect to --socket (default: own user)")
+    parser.add_argument(frames.LOCK_OPTION, type=int, metavar="FD", help="inherited descriptor to keep open")
+    parser.add_argument("--spares", type=int, default=2, metavar="N", help="supervisors kept ready (default: 2)")
+    parser.add_argument(
+        "--preload", action="append", default=[], metavar="MODULE", help="import MODULE once, for all tasks; repeatable"
+    )
+    parser.add_argument(
+        "--without", action="append", default=[], choices=list(Shortcut), help="leave a shortcut out, to measure it"
+    )
+    options = parser.parse_args(arguments)
+    if options.spares < 0:
+        parser.error("--spares cannot be negative")
+    return RunnerConfig(
+        socket_fd=options.socket_fd,
+        socket_path=options.socket,
+        control_user=None if options.control_user is None else processes.find_user(options.control_user),
+        lock_fd=options.lock_fd,
+        spares=options.spares,
+        preload=tuple(options.preload),
+        without=frozenset(map(Shortcut, options.without)),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the fork server to its end; 0, or 2 when it cannot be started like this."""
+    logs.configure(form=logs.LogFormat.JSON)
+    try:
+        config = parse(sys.argv[1:] if arguments is None else arguments)
+        prepare_environment(os.environ)
+        try:
+            # Imports Airflow, which reads the environment that was just prepared.
+            forkserver = importlib.import_module("isthmus.runner.forkserver")
+        except ImportError as error:
+            raise ConfigError(
+                f"Airflow cannot be imported: {error}",
+                code="airflow_missing",
+                hint="install isthmus[runner] where the fork server runs, with apache-airflow>=3.3,<3.4",
+            ) from error
+        forkserver.main(config)
+    except ConfigError as error:
+        logs.get(logger_name="isthmus.runner").error(str(error), code=error.code, hint=error.hint)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

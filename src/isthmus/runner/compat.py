@@ -1,0 +1,479 @@
+"""Everything that the runner uses of Airflow's internals, in one place, with a check that it is what it was.
+
+Written against Airflow 3.3. No other module of the runner imports Airflow. ``check`` compares signatures with what is
+called here and below, before anything is forked, so that an Airflow that changed says so at start and by name instead
+of failing tasks. Importing this module imports Airflow: the environment must be set before (``__main__``).
+"""
+
+# ruff: noqa: SLF001 - private members of Airflow's are what this module is for
+
+import codecs
+import importlib
+import inspect
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache, wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO, Final, Self, cast
+
+import airflow
+import attrs
+import structlog
+from airflow.dag_processing import dagbag
+from airflow.dag_processing.bundles.local import LocalDagBundle
+from airflow.executors.workloads import ExecuteCallback, ExecuteTask, ExecutorWorkload, TestConnection
+from airflow.providers_manager import ProvidersManager
+from airflow.sdk import __version__ as task_sdk_version
+from airflow.sdk import log as sdk_log
+from airflow.sdk import plugins_manager as sdk_plugins_manager
+from airflow.sdk._shared.listeners.listener import ListenerManager
+from airflow.sdk._shared.listeners.spec import lifecycle, taskinstance
+from airflow.sdk._shared.logging import structlog as structlog_setup
+from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
+from airflow.sdk._shared.secrets_masker.secrets_masker import SecretsMasker
+from airflow.sdk.api.client import Client, get_hostname, getuser
+from airflow.sdk.api.datamodels._generated import TIRunContext
+from airflow.sdk.execution_time import callback_supervisor, comms, connection_test_supervisor, supervisor, task_runner
+from airflow.sdk.execution_time.comms import StartupDetails
+from airflow.sdk.execution_time.coordinator import get_coordinator_manager
+from airflow.sdk.execution_time.supervisor import ActivitySubprocess, WatchedSubprocess
+from airflow.sdk.observability.metrics import stats_utils
+from opentelemetry.trace import NoOpTracer
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
+from isthmus.kit.errors import ConfigError, PermanentError
+
+__all__ = [
+    "Client",
+    "IncompatibleAirflowError",
+    "PayloadError",
+    "accept_any_executor",
+    "airflow_version",
+    "call_with_each_subprocess",
+    "check",
+    "configure_logging",
+    "import_what_tasks_import",
+    "keep_task_logging",
+    "keep_type_adapters",
+    "load_supervisor_parts",
+    "parse_workload",
+    "python_version",
+    "remember_sensitive_names",
+    "run_task_here",
+    "run_workload",
+    "skip_first_heartbeat",
+    "startup_frames",
+    "task_sdk_version",
+]
+
+airflow_version: Final[str] = airflow.__version__
+python_version: Final[str] = platform.python_version()
+
+#: Series whose internals were read and tested.
+_SUPPORTED: Final = ("3.3.",)
+
+#: What Airflow imports late, found by looking at what a task of each standard operator still imported.
+_TASK_MODULES: Final = (
+    "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.bash",
+    "airflow.providers.standard.operators.empty",
+    "airflow.providers.standard.operators.python",
+    "airflow.sdk.definitions.asset.metadata",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.sdk.serde",
+    "encodings.idna",
+    "jinja2.ext",
+)
+
+#: Bounds of what ``remember_sensitive_names`` remembers: names come from DAGs.
+_NAMES_REMEMBERED: Final = 2000
+_NAME_CHARACTERS: Final = 100
+
+_WORKLOAD: Final[TypeAdapter[Any]] = TypeAdapter(ExecutorWorkload)
+
+
+class IncompatibleAirflowError(ConfigError):
+    """The installed Airflow is not the one that this runner was written for."""
+
+    def __init__(self, summary: str) -> None:
+        super().__init__(
+            summary,
+            code="airflow_incompatible",
+            hint=f"install apache-airflow>=3.3,<3.4 beside the runner; found {airflow_version}",
+        )
+
+
+class PayloadError(PermanentError):
+    """The workload is not one that this Airflow can read."""
+
+
+# --- the check ---------------------------------------------------------------------------------------------------
+
+
+def _calls() -> dict[str, tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]]:
+    """What is called: by name, the callable, its positional arguments, its keyword arguments."""
+    return {
+        "supervise_task": (
+            supervisor.supervise_task,
+            (),
+            ("ti", "bundle_info", "dag_rel_path", "token", "log_path", "client", "sentry_integration"),
+        ),
+        "supervise_callback": (
+            callback_supervisor.supervise_callback,
+            (),
+            ("id", "callback_path", "callback_kwargs", "dag_rel_path", "log_path", "bundle_info", "token", "client"),
+        ),
+        "supervise_connection_test": (
+            connection_test_supervisor.supervise_connection_test,
+            (),
+            ("connection_test_id", "connection_id", "timeout", "token", "server"),
+        ),
+        "WatchedSubprocess._register_pipe_readers": (
+            WatchedSubprocess._register_pipe_readers,
+            ("self", "stdout", "stderr", "requests", "logs"),
+            ("data",),
+        ),
+        "ActivitySubprocess._on_child_started": (
+            ActivitySubprocess._on_child_started,
+            ("self",),
+            ("ti", "dag_rel_path", "bundle_info", "sentry_integration"),
+        ),
+        "supervisor._configure_logs_over_json_channel": (supervisor._configure_logs_over_json_channel, ("fd",), ()),
+        "SecretsMasker.should_hide_value_for_key": (SecretsMasker.should_hide_value_for_key, ("self", "name"), ()),
+        "dagbag._validate_executor_fields": (dagbag._validate_executor_fields, ("dag", "bundle"), ()),
+        "task_runner.main": (task_runner.main, (), ()),
+        "Client.__init__": (Client.__init__, ("self",), ("base_url", "token", "transport", "timeout")),
+        "Client._get_ssl_context_cached": (Client._get_ssl_context_cached, ("ca_file", "ca_path"), ()),
+    }
+
+
+def check() -> None:
+    """Raise IncompatibleAirflowError if something that the runner calls or replaces is not what it was."""
+    if not airflow_version.startswith(_SUPPORTED):
+        raise IncompatibleAirflowError(f"Airflow {airflow_version} is not supported by this runner")
+    try:
+        calls = _calls()
+    except AttributeError as error:
+        raise IncompatibleAirflowError(f"something of Airflow's is gone: {error}") from None
+    for name, (function, positional, keywords) in calls.items():
+        try:
+            inspect.signature(function).bind(*positional, **dict.fromkeys(keywords))
+        except TypeError as error:
+            raise IncompatibleAirflowError(f"Airflow's {name} has changed: {error}") from None
+    missing = {"pid", "selector", "_exit_code", "_open_sockets"} - {
+        field.name for field in attrs.fields(WatchedSubprocess)
+    }
+    if missing:
+        raise IncompatibleAirflowError(f"Airflow's ActivitySubprocess has no {', '.join(sorted(missing))}")
+    if getattr(connection_test_supervisor, "Client", None) is not Client:
+        raise IncompatibleAirflowError("Airflow's connection test supervisor makes its client in another way")
+
+
+# --- running -----------------------------------------------------------------------------------------------------
+
+
+def parse_workload(payload: Mapping[str, Any], token: str) -> ExecuteTask | ExecuteCallback | TestConnection:
+    """Airflow's own object for ``payload``, its JSON without the token. Raises PayloadError."""
+    try:
+        return cast(
+            "ExecuteTask | ExecuteCallback | TestConnection", _WORKLOAD.validate_python({**payload, "token": token})
+        )
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+        raise PayloadError(
+            f"the workload is not one that Airflow {airflow_version} can read: {problems}",
+            code="payload_unreadable",
+            hint="the plane's Airflow may be newer than the agent's",
+        ) from None
+
+
+def run_workload(workload: ExecuteTask | ExecuteCallback | TestConnection, client: Client) -> int:
+    """Run ``workload`` to its end in this process and its child; 0, an exit code, or a negative signal number.
+
+    What ``BaseExecutor.run_workload`` does, which takes no client. Never call it twice in a process: Airflow's
+    supervisors leave logging, signal handlers and caches behind.
+    """
+    match workload:
+        case ExecuteTask():
+            return int(
+                supervisor.supervise_task(
+                    ti=cast("Any", workload.ti),
+                    bundle_info=workload.bundle_info,
+                    dag_rel_path=workload.dag_rel_path,
+                    token="",
+                    log_path=workload.log_path,
+                    client=client,
+                    sentry_integration=workload.sentry_integration,
+                )
+            )
+        case ExecuteCallback():
+            return int(
+                callback_supervisor.supervise_callback(
+                    id=workload.callback.id,
+                    callback_path=workload.callback.data.get("path", ""),
+                    callback_kwargs=workload.callback.data.get("kwargs", {}),
+                    dag_rel_path=workload.dag_rel_path,
+                    log_path=workload.log_path,
+                    bundle_info=workload.bundle_info,
+                    token="",
+                    client=client,
+                )
+            )
+        case TestConnection():
+            # It makes its own client and offers no way to pass one.
+            _replace(connection_test_supervisor, "Client", lambda **_: client)
+            return int(
+                connection_test_supervisor.supervise_connection_test(
+                    connection_test_id=workload.connection_test_id,
+                    connection_id=workload.connection_id,
+                    timeout=workload.timeout,
+                    token="",
+                    server="",
+                )
+            )
+
+
+# --- once in the fork server, instead of in each task ------------------------------------------------------------
+
+
+def configure_logging() -> None:
+    """Airflow's logging for the fork server and the supervisors: JSON lines on standard error, secrets masked."""
+    sdk_log.configure_logging(json_output=True, output=sys.stderr.buffer)
+
+
+def import_what_tasks_import() -> None:
+    """Import what every task imports on its way, also what Airflow imports lazily."""
+    for name in _TASK_MODULES:
+        importlib.import_module(name)
+    ProvidersManager().initialize_providers_taskflow_decorator()  # type: ignore[no-untyped-call]
+
+
+def keep_type_adapters() -> None:
+    """Build the pydantic validators of a task's messages once.
+
+    Each task makes five (its whole protocol with the supervisor among them) and throws them away with its process.
+    """
+    adapters: dict[int, tuple[object, TypeAdapter[Any]]] = {}
+
+    def type_adapter(of: Any) -> TypeAdapter[Any]:
+        if id(of) not in adapters:
+            adapters[id(of)] = (of, TypeAdapter(of))  # held, so that its id stays its own
+        return adapters[id(of)][1]
+
+    for module in (comms, task_runner):
+        _replace(module, "TypeAdapter", type_adapter)
+    for of in (comms.ToTask, JsonValue):
+        type_adapter(of)
+
+
+@dataclass(frozen=True)
+class _Logging:
+    """How a process logs: structlog's configuration, and the root handlers of ``logging``."""
+
+    structlog_config: dict[str, Any]
+    handlers: list[logging.Handler]
+
+    @classmethod
+    def current(cls) -> Self:
+        return cls(structlog.get_config(), logging.root.handlers[:])
+
+    def apply(self) -> None:
+        structlog.configure(**self.structlog_config)
+        logging.root.handlers[:] = self.handlers
+
+    def towards(self, output: BinaryIO) -> Self:
+        """The same configuration with another end."""
+        factory = self.structlog_config["logger_factory"]
+        for handler in self.handlers:
+            # Not setStream, which flushes the former stream: here that one is closed, or another process's.
+            cast("logging.StreamHandler[Any]", handler).stream = codecs.getwriter("utf-8")(output)
+        config = {**self.structlog_config, "logger_factory": type(factory)(factory.cls, io=output)}
+        return replace(self, structlog_config=config)
+
+
+@cache
+def _task_logging() -> _Logging | None:
+    """A task's logging, built once; None when remote logging has processors of its own.
+
+    Those may hold connections, which must be made in the task.
+    """
+    remote = sdk_log.load_remote_log_handler()
+    if remote is not None and getattr(remote, "processors", None):
+        return None
+    ours = _Logging.current()
+    try:
+        with open(os.devnull, "wb", buffering=0) as nowhere:  # noqa: PTH123 - unbuffered binary
+            sdk_log.reset_logging()  # type: ignore[no-untyped-call]
+            sdk_log.configure_logging(json_output=True, output=nowhere, sending_to_supervisor=True)
+            return _Logging.current()
+    finally:
+        ours.apply()
+
+
+def keep_task_logging() -> None:
+    """Have each task point its logging at the supervisor instead of building it anew.
+
+    Airflow's own way makes all processors, and goes through every logger of the process some seventy times.
+    """
+    prepared = _task_logging()
+    if prepared is None:
+        return
+
+    def point(log_fd: int) -> None:
+        prepared.towards(os.fdopen(log_fd, "wb", buffering=0)).apply()
+        structlog_setup._install_excepthook()
+
+    _replace(supervisor, "_configure_logs_over_json_channel", point)
+
+
+def remember_sensitive_names() -> None:
+    """Decide once for each name whether its values are masked, not for each key of each log line.
+
+    The same dozen keys are in every line of a task's log, and each decision compares a name with all sensitive words:
+    2.5 ms of a supervisor's time for each no-op task.
+    """
+    decide = SecretsMasker.should_hide_value_for_key
+
+    known: dict[str, bool] = {}
+    settings: tuple[object, ...] = ()
+
+    def remembered(self: Any, name: object) -> bool:
+        nonlocal settings
+        if not isinstance(name, str) or len(name) > _NAME_CHARACTERS:
+            return bool(decide(self, name))  # type: ignore[no-untyped-call]
+        current = (self.hide_sensitive_var_conn_fields, *self.sensitive_variables_fields)
+        if current != settings or len(known) > _NAMES_REMEMBERED:
+            known.clear()
+            settings = current
+        if name not in known:
+            known[name] = bool(decide(self, name))  # type: ignore[no-untyped-call]
+        return known[name]
+
+    _replace(SecretsMasker, "should_hide_value_for_key", remembered)
+
+
+def skip_first_heartbeat() -> None:
+    """Let the first heartbeat of a task wait for its interval.
+
+    The ``run`` request that was just answered has set ``last_heartbeat_at`` already. Airflow's supervisor sends a
+    heartbeat in its first loop all the same: a quarter of all requests of a short task, at the plane as well.
+    """
+    started = ActivitySubprocess._on_child_started
+
+    @wraps(started)
+    def on_child_started(self: Any, *args: Any, **kwargs: Any) -> None:
+        started(self, *args, **kwargs)
+        self._last_heartbeat_attempt = time.monotonic()
+
+    _replace(ActivitySubprocess, "_on_child_started", on_child_started)
+
+
+def accept_any_executor() -> None:
+    """Let DAG files name executors that only the plane knows.
+
+    Parsing a DAG file compares each task's ``executor`` with ``[core] executor``, which an agent would have to repeat.
+    The scheduler has made its choice already when the task is here.
+    """
+    _replace(dagbag, "_validate_executor_fields", lambda *_, **__: None)
+
+
+def call_with_each_subprocess(watch: Callable[[Any], None]) -> None:
+    """Call ``watch`` with each ``WatchedSubprocess`` once its child runs and its sockets are in its selector."""
+    register = WatchedSubprocess._register_pipe_readers
+
+    @wraps(register)
+    def register_and_watch(self: Any, *args: Any, **kwargs: Any) -> None:
+        register(self, *args, **kwargs)
+        watch(self)
+
+    _replace(WatchedSubprocess, "_register_pipe_readers", register_and_watch)
+
+
+def load_supervisor_parts() -> None:
+    """What a supervisor looks up before it runs a task: the same in each."""
+    sdk_log.load_remote_log_handler()
+    sdk_log.logging_processors(json_output=True)
+    get_coordinator_manager()
+    supervisor.ensure_secrets_backend_loaded()
+    get_hostname()  # type: ignore[no-untyped-call]
+    getuser()
+
+
+# --- the rehearsal -----------------------------------------------------------------------------------------------
+
+
+def startup_frames(payload: Mapping[str, Any], context: Mapping[str, Any], *, answers: int) -> bytes:
+    """What a supervisor would send to the task of ``payload``: the start, and ``answers`` empty answers."""
+    workload: Any = parse_workload(payload, "")
+    start = StartupDetails.model_construct(
+        ti=workload.ti,
+        dag_rel_path=os.fspath(workload.dag_rel_path),
+        bundle_info=workload.bundle_info,
+        ti_context=TIRunContext.model_validate(context),
+        start_date=datetime.now(tz=UTC),
+        sentry_integration="",
+    )
+    frames = [
+        comms._ResponseFrame(id=0, body=start.model_dump()),
+        *(comms._ResponseFrame(id=n) for n in range(answers)),
+    ]
+    return b"".join(bytes(frame.as_bytes()) for frame in frames)
+
+
+def run_task_here(bundle: Path) -> None:
+    """Run Airflow's task runner in this process on the frames that wait at descriptor 0, noticed by nobody.
+
+    Listeners, plugins, metrics, traces and logs do not see it. Restoring what a task does to its process is the
+    caller's. Raises what the task raises.
+    """
+
+    class Bundles:
+        def get_bundle(self, name: str, version: str | None = None) -> LocalDagBundle:
+            return LocalDagBundle(name=name, version=version, path=str(bundle))
+
+    def listeners() -> ListenerManager:
+        manager = ListenerManager()  # type: ignore[no-untyped-call]
+        manager.add_hookspecs(lifecycle)
+        manager.add_hookspecs(taskinstance)
+        return manager
+
+    ours = _Logging.current()
+    with (
+        open(os.devnull, "wb", buffering=0) as nowhere,  # noqa: PTH123 - unbuffered binary
+        _replaced(task_runner, "DagBundlesManager", Bundles),
+        _replaced(task_runner, "get_listener_manager", listeners),
+        _replaced(task_runner, "tracer", NoOpTracer()),
+        _replaced(stats_utils, "get_stats_factory", lambda: NoStatsLogger),
+        _replaced(sdk_plugins_manager, "integrate_macros_plugins", lambda: None),
+    ):
+        quiet = (_task_logging() or ours).towards(nowhere)
+        # A logger that is kept would keep this configuration, and supervisors share some of them.
+        replace(quiet, structlog_config={**quiet.structlog_config, "cache_logger_on_first_use": False}).apply()
+        try:
+            task_runner.main()  # type: ignore[no-untyped-call]
+        finally:
+            ours.apply()
+            vars(task_runner).pop("SUPERVISOR_COMMS", None)
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    before = getattr(module, name)
+    _replace(module, name, value)
+    try:
+        yield
+    finally:
+        _replace(module, name, before)
+
+
+def _replace(owner: ModuleType | type, name: str, value: object) -> None:
+    """Put something of ours in the place of something of Airflow's; all such places are in this module."""
+    setattr(owner, name, value)

@@ -1,0 +1,486 @@
+"""The fork server: one thread, one select loop, everything imported; it forks, watches, kills, and tells.
+
+It is the child subreaper for all that runs below it, so every orphan of a workload, daemons that called ``setsid``
+included, ends up as its child. It knows its supervisors; any other child is a leftover of a workload that ended and is
+killed. ``Exited`` is sent once a workload's supervisor is reaped and no leftover is there any more.
+
+``Launch`` frames go to a supervisor as they came. The fork server reads no more of them than it needs and wipes them,
+so that the gateway token of one workload is not in memory that the processes of the next one inherit.
+"""
+
+import os
+import selectors
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+from uuid import UUID
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from setproctitle import setproctitle
+
+from isthmus.kit import processes
+from isthmus.runner import compat, launching, pidfds, supervising, warming
+from isthmus.runner.config import RunnerConfig, Shortcut
+from isthmus.runner.launching import Supervisor
+from isthmus.wire import frames
+
+log = structlog.get_logger(logger_name="isthmus.forkserver")
+
+#: Between two rounds of killing leftovers.
+_SWEEP_SECONDS: Final = 0.002
+#: Leftovers that survive SIGKILL for this long belong to another user (``run_as_user``) or are stuck in the kernel.
+#: They are reported and no longer waited for.
+_LEFTOVER_SECONDS: Final = 20.0
+#: After a task was killed its supervisor reports the state and uploads the log. It gets this long.
+_REPORT_SECONDS: Final = 5.0
+#: Ready supervisors are forked this long after the last launch: not while the one just taken wants the processor.
+_REFILL_SECONDS: Final = 0.05
+#: At the end: for killing everything.
+_END_SECONDS: Final = 10.0
+_RECEIVE_BYTES: Final = 65536
+#: ``struct ucred`` of <sys/socket.h>: pid, uid, gid.
+_UCRED: Final = struct.Struct("=iII")
+
+
+class PeerError(Exception):
+    """The control process sent what it must not send."""
+
+
+class _Head(BaseModel):
+    """All that the fork server reads of a frame."""
+
+    type: Literal["ready", "launch", "launched", "exited", "kill", "stop"]
+    workload_id: UUID | None = None
+    grace_seconds: float = 0.0
+
+
+@dataclass
+class _Workload:
+    """A workload that runs, or one whose supervisor is gone and whose leftovers are not."""
+
+    workload_id: UUID
+    supervisor: Supervisor
+    launched: float
+    #: Set by Kill: when the task's processes are killed, and when the supervisor is.
+    kill_task_at: float | None = None
+    kill_supervisor_at: float | None = None
+    #: Set when the supervisor is reaped and what it left is being killed.
+    exited: frames.Exited | None = None
+    give_up_at: float = 0.0
+
+
+@dataclass
+class _Peer:
+    """The control process's connection."""
+
+    socket: socket.socket
+    received: bytearray = field(default_factory=bytearray)
+    unsent: bytearray = field(default_factory=bytearray)
+
+
+class ForkServer:
+    """Runs until its control process closes the connection, says stop, or SIGTERM comes."""
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self._config = config
+        self._selector = selectors.DefaultSelector()
+        self._listener: socket.socket | None = None
+        self._peer: _Peer | None = None
+        self._workloads: dict[UUID, _Workload] = {}
+        #: All that live, by pid: at work, ready, or about to exit.
+        self._supervisors: dict[int, Supervisor] = {}
+        #: Leftovers that could not be killed.
+        self._stuck: set[int] = set()
+        self._refill_at: float | None = 0.0
+        self._sweep_at: float | None = None
+        self._stopping = False
+        self._peer_lost = False
+        self._wakeup_read, self._wakeup_write = socket.socketpair()
+        spares = 0 if Shortcut.SPARES in config.without else config.spares
+        self._launcher = launching.Launcher(
+            count=spares,
+            uses=1 if Shortcut.REUSE in config.without else None,
+            lock_fd=config.lock_fd,
+            close_parents=self._close,
+        )
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until told to end; nothing that was started below is left when this returns."""
+        processes.set_subreaper()
+        processes.set_dumpable(False)
+        setproctitle("isthmus: fork server")
+        self._watch_signals()
+        if self._config.socket_path is not None:
+            self._listen(self._config.socket_path)
+        elif self._config.socket_fd is not None:
+            self._greet(socket.socket(fileno=self._config.socket_fd))
+        try:
+            while not self._stopping:
+                for key, _ in self._selector.select(self._timeout()):
+                    key.data(key.fileobj)
+                self._act_on_time()
+        finally:
+            self._end_everything()
+
+    def _watch_signals(self) -> None:
+        for end in (self._wakeup_read, self._wakeup_write):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup_write.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._selector.register(self._wakeup_read, selectors.EVENT_READ, self._on_signal)
+
+    def _on_signal(self, wakeup: socket.socket) -> None:
+        with suppress(BlockingIOError):
+            if signal.SIGTERM in wakeup.recv(64):
+                log.info("Ending on SIGTERM", workloads=len(self._workloads))
+                self._stopping = True
+
+    def _close(self) -> None:
+        """In a supervisor, just after the fork: close what is ours alone."""
+        self._selector.close()
+        for supervisor in self._supervisors.values():
+            supervisor.close()
+        peer = None if self._peer is None else self._peer.socket
+        for one in (self._listener, peer, self._wakeup_read, self._wakeup_write):
+            if one is not None:
+                one.close()
+
+    def _end_everything(self) -> None:
+        if left := processes.kill_below(timeout_seconds=_END_SECONDS):
+            log.error("Processes could not be killed", pids=left)
+        if self._listener is not None and self._config.socket_path is not None:
+            self._config.socket_path.unlink(missing_ok=True)
+
+    # --- the control process ---------------------------------------------------------------------------------------
+
+    def _listen(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        path.chmod(0o660)
+        self._listener.listen(8)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._on_connection)
+        log.info("Waiting for a control process", path=str(path))
+
+    def _on_connection(self, listener: socket.socket) -> None:
+        if self._peer_lost:
+            return  # what the former control process leaves is ended first; this one waits in the listener
+        connection, _ = listener.accept()
+        wanted = os.getuid() if self._config.control_user is None else self._config.control_user.uid
+        uid = _peer_uid(connection)
+        if uid != wanted:
+            log.warning("Refused a connection of another user", uid=uid, wanted=wanted)
+            connection.close()
+        elif self._peer is not None:
+            log.warning("Refused a second control process", uid=uid)
+            connection.close()
+        else:
+            self._greet(connection)
+
+    def _greet(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        peer = self._peer = _Peer(connection)
+        self._selector.register(connection, selectors.EVENT_READ, lambda _: self._on_peer(peer))
+        self._send(
+            frames.Ready(
+                pid=os.getpid(),
+                airflow=compat.airflow_version,
+                task_sdk=compat.task_sdk_version,
+                python=compat.python_version,
+            )
+        )
+
+    def _on_peer(self, peer: _Peer) -> None:
+        try:
+            if peer.unsent:
+                self._flush(peer)
+            self._receive(peer)
+        except PeerError as error:
+            log.error("The control process broke the protocol", error=str(error))
+            self._peer_lost = True
+        except OSError as error:
+            log.warning("The control process's connection failed", error=str(error))
+            self._peer_lost = True
+
+    def _receive(self, peer: _Peer) -> None:
+        chunk = bytearray(_RECEIVE_BYTES)
+        try:
+            count = peer.socket.recv_into(chunk)
+        except BlockingIOError:
+            return
+        if count == 0:
+            log.info("The control process is gone", workloads=len(self._workloads))
+            self._peer_lost = True
+            return
+        peer.received += memoryview(chunk)[:count]
+        _wipe(chunk)
+        for frame in _cut_frames(peer.received):
+            try:
+                self._obey(frame)
+            finally:
+                _wipe(frame)
+
+    def _hang_up(self, peer: _Peer) -> None:
+        """The control process is gone: so is the right of its workloads to live."""
+        self._selector.unregister(peer.socket)
+        peer.socket.close()
+        self._peer = None
+        self._peer_lost = False
+        if self._listener is None:
+            self._stopping = True
+            return
+        for workload in self._workloads.values():
+            if workload.exited is None:
+                self._forget(workload.supervisor)
+        self._workloads.clear()
+        if left := processes.kill_below(spared=self._supervisors, timeout_seconds=_END_SECONDS):
+            log.error("Processes could not be killed", pids=left)
+
+    def _send(self, frame: frames.Frame) -> None:
+        if self._peer is not None:
+            self._peer.unsent += frames.encode(frame)
+            self._flush(self._peer)
+
+    def _flush(self, peer: _Peer) -> None:
+        """Send what the peer takes now, and wait for it to take the rest: a slow reader must not stop the loop."""
+        with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):  # a dead peer shows when it is read
+            while peer.unsent:
+                del peer.unsent[: peer.socket.send(peer.unsent)]
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if peer.unsent else 0)
+        if self._selector.get_key(peer.socket).events != events:
+            self._selector.modify(peer.socket, events, lambda _: self._on_peer(peer))
+
+    # --- what it asks for ------------------------------------------------------------------------------------------
+
+    def _obey(self, frame: bytearray) -> None:
+        body = frame[frames.LENGTH.size :]
+        try:
+            head = _Head.model_validate_json(body)
+        except ValidationError as error:
+            raise PeerError(f"not a frame: {error.errors(include_input=False)[0]['msg']}") from None
+        finally:
+            _wipe(body)
+        match head.type, head.workload_id:
+            case "launch", UUID() as workload_id:
+                self._launch(workload_id, frame)
+            case "kill", UUID() as workload_id:
+                self._kill(workload_id, head.grace_seconds)
+            case "stop", _:
+                log.info("Ending as asked to", workloads=len(self._workloads))
+                self._stopping = True
+            case other, workload_id:
+                raise PeerError(f"unexpected frame {other!r} (workload {workload_id})")
+
+    def _launch(self, workload_id: UUID, frame: bytearray) -> None:
+        if workload_id in self._workloads:
+            # Its Exited is still to come, and ends both: one workload never has two trees.
+            log.error("A workload was launched while it still runs", workload_id=str(workload_id))
+            return
+        supervisor = self._assign(frame)
+        self._workloads[workload_id] = _Workload(workload_id, supervisor, time.monotonic())
+        self._send(frames.Launched(workload_id=workload_id, pid=supervisor.pid))
+        self._refill_at = time.monotonic() + _REFILL_SECONDS
+
+    def _assign(self, frame: bytearray) -> Supervisor:
+        """Give the workload to a ready supervisor, or to a new one when there is none or it died meanwhile."""
+        while True:
+            supervisor = self._launcher.take() or self._fork()
+            try:
+                supervisor.assign(frame)
+            except OSError:
+                log.warning("A ready supervisor was dead", pid=supervisor.pid)
+            else:
+                return supervisor
+
+    def _kill(self, workload_id: UUID, grace_seconds: float) -> None:
+        workload = self._workloads.get(workload_id)
+        if workload is None or workload.exited is not None:
+            return  # it ended by itself meanwhile, and Exited is on its way
+        workload.supervisor.spent = True
+        if grace_seconds > 0:
+            # Airflow's supervisor passes it on to the task, where the operator's on_kill runs.
+            _signal(workload.supervisor.pid, signal.SIGTERM)
+            workload.kill_task_at = time.monotonic() + grace_seconds
+            workload.kill_supervisor_at = workload.kill_task_at + _REPORT_SECONDS
+        else:
+            _signal(workload.supervisor.pid, signal.SIGKILL)
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def _timeout(self) -> float | None:
+        times = [self._sweep_at, self._refill_at if self._launcher.lacks else None, self._launcher.surplus_at()]
+        for workload in self._workloads.values():
+            times += [workload.kill_task_at, workload.kill_supervisor_at]
+        due = min((at for at in times if at is not None), default=None)
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def _act_on_time(self) -> None:
+        if self._peer_lost and self._peer is not None:
+            self._hang_up(self._peer)
+        now = time.monotonic()
+        for workload in self._workloads.values():
+            if workload.kill_task_at is not None and workload.kill_task_at <= now:
+                # What dies becomes a zombie of its parent; what is new since is killed in the next round.
+                processes.sweep(below=workload.supervisor.pid)
+                workload.kill_task_at = now + 0.1
+            if workload.kill_supervisor_at is not None and workload.kill_supervisor_at <= now:
+                _signal(workload.supervisor.pid, signal.SIGKILL)
+                workload.kill_task_at = workload.kill_supervisor_at = None
+        if self._sweep_at is not None and self._sweep_at <= now:
+            self._sweep()
+        if self._launcher.lacks and self._refill_at is not None and self._refill_at <= now and not self._stopping:
+            self._launcher.give_back(self._fork(), now)
+        while surplus := self._launcher.let_go(now):
+            self._retire(surplus)
+
+    # --- supervisors and what they leave -----------------------------------------------------------------------------
+
+    def _fork(self) -> Supervisor:
+        supervisor = self._launcher.fork()
+        self._supervisors[supervisor.pid] = supervisor
+        self._selector.register(supervisor.pidfd, selectors.EVENT_READ, lambda _: self._on_exit(supervisor))
+        self._selector.register(supervisor.channel, selectors.EVENT_READ, lambda _: self._on_word(supervisor))
+        return supervisor
+
+    def _retire(self, supervisor: Supervisor) -> None:
+        """Tell it that no more work comes; it exits by itself."""
+        supervisor.spent = True
+        self._selector.unregister(supervisor.channel)
+        supervisor.channel.shutdown(socket.SHUT_WR)
+
+    def _forget(self, supervisor: Supervisor) -> None:
+        del self._supervisors[supervisor.pid]
+        self._launcher.discard(supervisor)
+        self._selector.unregister(supervisor.pidfd)
+        with suppress(KeyError):
+            self._selector.unregister(supervisor.channel)
+        supervisor.close()
+
+    def _workload_of(self, supervisor: Supervisor) -> _Workload | None:
+        running = (one for one in self._workloads.values() if one.exited is None)
+        return next((one for one in running if one.supervisor is supervisor), None)
+
+    def _on_word(self, supervisor: Supervisor) -> None:
+        """It said how its workload ended, or it is exiting."""
+        result = supervisor.read_result()
+        workload = self._workload_of(supervisor)
+        if result is None or result.retiring or workload is None:
+            # The rest is for _on_exit.
+            self._selector.unregister(supervisor.channel)
+            return
+        # It made sure itself that nothing is left of the workload.
+        exited = self._conclude(workload, result.exit_code, result)
+        del self._workloads[workload.workload_id]
+        self._send(exited)
+        if supervisor.spent:
+            self._retire(supervisor)
+        else:
+            self._launcher.give_back(supervisor, time.monotonic())
+
+    def _on_exit(self, supervisor: Supervisor) -> None:
+        _, status = os.waitpid(supervisor.pid, 0)
+        exit_code = os.waitstatus_to_exitcode(status)
+        result = supervisor.read_result()
+        workload = self._workload_of(supervisor)
+        self._forget(supervisor)
+        if workload is not None:
+            workload.exited = self._conclude(workload, exit_code, result)
+            workload.give_up_at = time.monotonic() + _LEFTOVER_SECONDS
+            self._sweep()
+        elif exit_code != 0 and not supervisor.spent:
+            log.warning("A ready supervisor ended", pid=supervisor.pid, exit_code=exit_code)
+            self._refill_at = time.monotonic() + 1.0  # not at once: whatever ended it may end the next one
+
+    def _conclude(self, workload: _Workload, exit_code: int, result: supervising.Result | None) -> frames.Exited:
+        """Log the end of a workload whose supervisor said ``result``, or ended with ``exit_code`` and said nothing."""
+        if result is None:
+            detail = "the supervisor was killed" if exit_code < 0 else "the supervisor ended without a result"
+            result = supervising.Result(exit_code=exit_code or 1, detail=detail)
+        log.info(
+            "Workload ended",
+            workload_id=str(workload.workload_id),
+            exit_code=result.exit_code,
+            seconds=round(time.monotonic() - workload.launched, 3),
+            task_cpu_seconds=round(result.task_cpu_seconds, 4),
+            supervisor_cpu_seconds=round(result.supervisor_cpu_seconds, 4),
+        )
+        workload.kill_task_at = workload.kill_supervisor_at = None
+        return frames.Exited(workload_id=workload.workload_id, exit_code=result.exit_code, detail=result.detail)
+
+    def _sweep(self) -> None:
+        """Kill leftovers; when there are none, the ended workloads are over."""
+        self._sweep_at = None
+        ended = [workload for workload in self._workloads.values() if workload.exited is not None]
+        self._stuck = {pid for pid in self._stuck if not _is_reaped(pid)}
+        left = processes.sweep(spared={*self._supervisors, *self._stuck})
+        now = time.monotonic()
+        for workload in ended:
+            if left and now < workload.give_up_at:
+                self._sweep_at = now + _SWEEP_SECONDS
+                continue
+            if left:
+                log.error("Processes could not be killed", workload_id=str(workload.workload_id), pids=left)
+                self._stuck.update(left)
+            del self._workloads[workload.workload_id]
+            if workload.exited is not None:
+                self._send(workload.exited)
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    """Who is at the other end, from the kernel."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid: int = _UCRED.unpack(credentials)[1]
+    return uid
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _is_reaped(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    except ChildProcessError:
+        return not processes.is_alive(pid)
+
+
+def _wipe(data: bytearray) -> None:
+    data[:] = bytes(len(data))
+
+
+def _cut_frames(received: bytearray) -> Iterator[bytearray]:
+    """Take the whole frames, with their lengths, out of ``received``. Raises PeerError for an oversize one."""
+    while len(received) >= frames.LENGTH.size:
+        (length,) = frames.LENGTH.unpack_from(received)
+        if length > frames.MAX_FRAME_BYTES:
+            raise PeerError(f"a frame of {length} bytes is over the limit of {frames.MAX_FRAME_BYTES}")
+        end = frames.LENGTH.size + length
+        if len(received) < end:
+            return
+        frame = received[:end]
+        received[:end] = bytes(end)
+        del received[:end]
+        yield frame
+
+
+def main(config: RunnerConfig) -> None:
+    """Check, warm, serve, end. Raises ConfigError when the installed Airflow or the descriptors do not fit."""
+    compat.configure_logging()
+    compat.check()
+    compat.accept_any_executor()
+    if Shortcut.PIDFD not in config.without:
+        pidfds.install()
+    warming.warm(preload=config.preload, everything=Shortcut.WARMING not in config.without)
+    server = ForkServer(config)
+    server.run()
