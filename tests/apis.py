@@ -1,8 +1,8 @@
 """A Remote Execution API process for the tests of what it says: real TLS, real PostgreSQL, real Airflow behind it.
 
 ``api`` is one process for the whole run of pytest, so tests keep apart by names and queues of their own and put back
-what they change for all (the allow list). Leases are short. ``airflow_runs`` are queued task instances of a real DAG,
-made once by a second process, because Airflow belongs to the process whose environment it read first.
+what they change for all (the allow list). Leases are short. ``queued_task`` is a queued task instance of a real DAG,
+made by a process of its own (``seeding``), because Airflow belongs to the process whose environment it read first.
 """
 
 import contextlib
@@ -57,51 +57,6 @@ logs.configure(form=logs.LogFormat.JSON)
 def ready(where):
     print(json.dumps([where.public[1], where.internal[1]]), flush=True)
 uvloop.run(serving.run(compat.deployment_config(), ready=ready))
-"""
-
-SEED = """
-import datetime, json, sys, uuid
-from airflow._shared.timezones import timezone
-from airflow.models import Connection, Variable
-from airflow.models.dag import DagModel
-from airflow.models.dagbundle import DagBundleModel
-from airflow.models.serialized_dag import SerializedDagModel
-from airflow.models.taskinstance import TaskInstance
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG
-from airflow.serialization.definitions.dag import SerializedDAG
-from airflow.serialization.serialized_objects import LazyDeserializedDAG
-from airflow.utils.session import create_session
-from airflow.utils.state import DagRunState, TaskInstanceState
-from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from sqlalchemy import select
-
-with DAG("seeded", schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)) as dag:
-    EmptyOperator(task_id="one", on_execute_callback=print)
-lazy = LazyDeserializedDAG.from_dag(dag)
-with create_session() as session:
-    session.add(DagBundleModel(name="tests"))
-    session.flush()
-    SerializedDAG.bulk_write_to_db("tests", None, [lazy], session=session)
-    SerializedDagModel.write_dag(lazy, bundle_name="tests", session=session)
-    session.add(Connection("public_db", conn_type="postgres", host="db.example.org", password="p"))
-    session.add(Connection("secret_db", conn_type="postgres", host="db.example.org", password="p"))
-    for key in ("shared_a", "shared_b", "secret"):
-        session.add(Variable(key=key, val="value of " + key))
-found = []
-for _ in range(int(sys.argv[1])):
-    with create_session() as session:
-        serialized = SerializedDagModel.get_dag("seeded", session=session)
-        run_id = "manual__" + uuid.uuid4().hex
-        serialized.create_dagrun(run_id=run_id, logical_date=None, run_after=timezone.utcnow(),
-            run_type=DagRunType.MANUAL, triggered_by=DagRunTriggeredByType.TEST, state=DagRunState.RUNNING,
-            session=session)
-        session.flush()
-        ti = session.scalars(select(TaskInstance).where(TaskInstance.run_id == run_id)).one()
-        ti.state, ti.try_number = TaskInstanceState.QUEUED, 1
-        session.flush()
-        found.append([str(ti.id), run_id])
-print(json.dumps(found))
 """
 
 
@@ -395,9 +350,10 @@ def api(api_database: str, api_environment: dict[str, str], tmp_path_factory: py
 
 
 @pytest.fixture(scope="session")
-def _seeded(api_environment: dict[str, str]) -> Iterator[tuple[str, str]]:
+def seeded(api_environment: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Airflow's database has what ``seeding`` puts there; gives what is needed of it."""
     out = subprocess.run(
-        [sys.executable, "-c", SEED, "12"],
+        [sys.executable, str(Path(__file__).with_name("seeding.py")), "12"],
         env={"PATH": os.environ["PATH"], **api_environment},
         check=True,
         stdout=subprocess.PIPE,
@@ -407,6 +363,6 @@ def _seeded(api_environment: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def queued_task(_seeded: Iterator[tuple[str, str]]) -> tuple[str, str]:
+def queued_task(seeded: Iterator[tuple[str, str]]) -> tuple[str, str]:
     """The id and run id of a task instance that Airflow has queued, for this test alone."""
-    return next(_seeded)
+    return next(seeded)
