@@ -99,6 +99,7 @@ class AgentConfig:
 
     url: Annotated[str, AfterValidator(_check_url)] = setting(
         "The deployment's Remote Execution API, as https://<cluster-id>.external.<domain>/<deployment-id>.",
+        show=masked,
         why="http is for a plane on this machine only: the token goes along with every request.",
     )
     token_file: Path | None = setting(
