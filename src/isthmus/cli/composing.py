@@ -19,9 +19,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, NoReturn, Self
 
-from isthmus.cli.exits import Exit
+from isthmus.cli.exits import Exit, conclude
 from isthmus.kit import processes
-from isthmus.kit.errors import PermanentError
+from isthmus.kit.errors import IsthmusError, PermanentError
 
 _PAUSE_SECONDS: Final = 0.1
 #: How much of a program's log is shown when it ends unexpectedly.
@@ -229,6 +229,8 @@ def _inside(run: Callable[[], int], parent: int) -> int:
         code = run()
     except StopRequested:
         code = Exit.INTERRUPTED
+    except IsthmusError as error:
+        code = conclude(error)
     except BaseException:  # this process ends here: say what happened, and clean up all the same
         sys.excepthook(*sys.exc_info())
         code = Exit.FAILED

@@ -28,11 +28,10 @@ from isthmus.cli import places, printing, stacks, workloads
 from isthmus.cli.airflows import Airflow, TaskInstance
 from isthmus.cli.calling import Plane, find_door
 from isthmus.cli.composing import Composition, Program, StopRequested, contained
-from isthmus.cli.exits import Exit, code_for
-from isthmus.cli.main import report
+from isthmus.cli.exits import Exit, conclude
 from isthmus.deployment import embedded
 from isthmus.deployment.initializing import Deployment, DeploymentSpec
-from isthmus.kit.errors import ConfigError, IsthmusError, PermanentError, TemporaryError
+from isthmus.kit.errors import ConfigError, PermanentError, TemporaryError
 from isthmus.wire import admin
 
 AGENT: Final = "demo-agent"
@@ -57,7 +56,7 @@ class Expected:
     instances: int = 1
 
 
-#: DAG and task → how it has to end. A test holds this against ``examples/dags``.
+#: DAG and task → how it has to end. A task of ``examples/dags`` that is not here is wrong as well.
 EXPECTED: Final[dict[str, dict[str, Expected]]] = {
     "river_levels": {
         "list_gauges": Expected(),
@@ -148,17 +147,7 @@ class Demo:
         self._run_id = f"demo__{datetime.now(UTC):%Y%m%dT%H%M%S}"
 
     def run(self) -> int:
-        """Run it all; the exit code."""
-        try:
-            return self._run()
-        except StopRequested:
-            self._say("stopping")
-            return Exit.INTERRUPTED
-        except IsthmusError as error:
-            report(str(error), error.hint)
-            return code_for(error)
-
-    def _run(self) -> int:
+        """Run it all; the exit code. Raises what stopped it."""
         self._console.print("Isthmus demo: a deployment and an agent on this machine\n")
         self._state.mkdir(exist_ok=True)
         self._state.chmod(0o755)
@@ -446,9 +435,7 @@ def main() -> int:
         clean(root)
         return Exit.DONE
     if not (root / "examples" / "dags").is_dir():
-        error = ConfigError(f"{root} has no examples", code="demo_no_examples", hint="Run it in a checkout.")
-        report(str(error), error.hint)
-        return Exit.USAGE
+        return conclude(ConfigError(f"{root} has no examples", code="demo_no_examples", hint="Run it in a checkout."))
     return contained(Demo(root, keep=arguments.keep).run)
 
 

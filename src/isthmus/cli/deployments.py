@@ -4,12 +4,17 @@
 """
 
 import ipaddress
+import shlex
+import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from isthmus.cli import printing
 from isthmus.cli.calling import Json, Plane, with_plane
+from isthmus.cli.exits import Exit
 from isthmus.kit.errors import ConfigError, NotFoundError
 from isthmus.wire import admin
 
@@ -19,9 +24,138 @@ app.add_typer(allow_list, name="allow-list")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+Directory = Annotated[
+    Path, typer.Argument(metavar="DIR", envvar="ISTHMUS_DEPLOYMENT", help="The deployment's directory.")
+]
 Ranges = Annotated[
     list[str], typer.Argument(metavar="RANGE...", help="IPv4 or IPv6 ranges, as in 192.0.2.0/24 or 2001:db8::1.")
 ]
+
+
+@app.command("init")
+def init(
+    directory: Directory,
+    *,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            "--database-url",
+            metavar="URL",
+            help="A PostgreSQL 14 or later: postgresql://user:password@host:5432/database. "
+            "Without one the directory gets an embedded PostgreSQL.",
+        ),
+    ] = None,
+    deployment_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The deployment's id; a new one by default.")
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", help="A name or address under which agents reach it; may repeat. Default: localhost."),
+    ] = None,
+    dags: Annotated[Path | None, typer.Option("--dags", metavar="DIR", help="Where the DAG files are.")] = None,
+    airflow_port: Annotated[int | None, typer.Option("--airflow-port", help="Airflow's UI, on loopback: 8080.")] = None,
+    listen_host: Annotated[str | None, typer.Option("--listen-host", help="Listens for agents: 0.0.0.0.")] = None,
+    listen_port: Annotated[
+        int | None, typer.Option("--listen-port", help="Where agents are listened for: 8443.")
+    ] = None,
+    admin_port: Annotated[int | None, typer.Option("--admin-port", help="The internal listener: 8444.")] = None,
+) -> None:
+    """Make a directory with all that a deployment needs: id, keys, TLS certificate, admin token, settings.
+
+    Doing so again keeps what is there and changes what is told.
+    """
+    from isthmus.cli import stacks  # noqa: PLC0415 - the plane's libraries, for those who have them
+    from isthmus.deployment.initializing import DeploymentSpec  # noqa: PLC0415
+
+    spec = DeploymentSpec(
+        directory=directory,
+        database_url=database_url,
+        names=tuple(name) if name else None,
+        deployment_id=deployment_id,
+        dags_folder=None if dags is None else dags.resolve(),
+        airflow_port=airflow_port,
+        listen_host=listen_host,
+        listen_port=listen_port,
+        admin_port=admin_port,
+    )
+    postgres = None if database_url is not None else stacks.find_postgres(directory)
+    with stacks.opened(spec, postgres) as deployment:
+        printing.facts(
+            (
+                ("deployment", deployment.config.deployment_id),
+                ("directory", str(deployment.directory)),
+                ("agents use", deployment.agent_url),
+                ("and trust", str(deployment.ca_certificate)),
+                ("run it with", f"isthmus deployment run {shlex.quote(str(directory))}"),
+            )
+        )
+
+
+@app.command("env")
+def env(
+    directory: Directory,
+) -> None:
+    """Print the environment of the deployment's processes, with its secrets, for a shell: set -a; eval "$(...)"."""
+    from isthmus.deployment import initializing  # noqa: PLC0415 - as above
+
+    for variable, value in initializing.load(directory).environment.items():
+        printing.say(f"{variable}={shlex.quote(value)}")
+
+
+@app.command("run")
+def run(
+    directory: Directory,
+) -> None:
+    """Run a deployment in the foreground: PostgreSQL if embedded, Airflow, the Remote Execution API.
+
+    Each program has a log in DIR/logs. If one ends by itself all are stopped; Ctrl-C stops all in order.
+    """
+    from isthmus.cli import composing  # noqa: PLC0415 - as above
+    from isthmus.deployment import initializing  # noqa: PLC0415
+
+    initializing.load(directory)  # a directory that was never initialized is refused before anything starts
+    raise typer.Exit(composing.contained(lambda: _run(directory)))
+
+
+def _run(directory: Path) -> int:
+    from isthmus.cli import stacks  # noqa: PLC0415 - as above
+    from isthmus.cli.airflows import Airflow  # noqa: PLC0415
+    from isthmus.cli.composing import Composition, StopRequested  # noqa: PLC0415
+    from isthmus.deployment.initializing import DeploymentSpec  # noqa: PLC0415
+
+    began = time.monotonic()
+
+    def told(name: str) -> None:
+        printing.note(f"{time.monotonic() - began:6.1f} s  {name} is ready")
+
+    try:
+        with ExitStack() as stack:
+            postgres = stacks.find_postgres(directory)
+            deployment = stack.enter_context(stacks.opened(DeploymentSpec(directory=directory), postgres))
+            if postgres is not None:
+                told("PostgreSQL")
+            plane = stacks.Stack(deployment, postgres)
+            plane.migrate()
+            airflow = Airflow(deployment.airflow_url)
+            stack.callback(airflow.close)
+            composition = stack.enter_context(Composition())
+            for program in plane.programs(airflow):
+                composition.start(program)
+            composition.await_ready(told=told)
+            printing.facts(
+                (
+                    ("Airflow", deployment.airflow_url),
+                    ("sign in", f"the password is in {plane.password_file}" if plane.password_file.exists() else ""),
+                    ("agents use", deployment.agent_url),
+                    ("and trust", str(deployment.ca_certificate)),
+                    ("a token", f"isthmus token create NAME --deployment {shlex.quote(str(directory))}"),
+                    ("logs", str(plane.logs)),
+                )
+            )
+            printing.note("Ctrl-C stops everything.")
+            composition.watch()
+    except StopRequested:
+        return Exit.DONE
 
 
 @app.command("show")

@@ -15,8 +15,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from isthmus.cli.exits import MEANINGS, Exit, code_for
-from isthmus.kit.errors import InternalError, IsthmusError
+from isthmus.cli.exits import MEANINGS, Exit, conclude, report
+from isthmus.kit.errors import IsthmusError
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,6 @@ def root(context: typer.Context) -> None:
         raise typer.Exit(Exit.USAGE)
 
 
-def report(summary: str, hint: str = "") -> None:
-    """Say on standard error what happened and what to do."""
-    sys.stdout.flush()
-    sys.stderr.write(f"error: {summary}\n")
-    if hint:
-        sys.stderr.write(f"hint: {hint}\n")
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     command = get_command(app)
@@ -103,11 +95,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         result = command.main(given, prog_name="isthmus", standalone_mode=False)
     except IsthmusError as error:
-        hint = error.hint
-        if isinstance(error, InternalError):
-            hint = hint or "this is a bug: please report it with what you did"
-        report(str(error), hint)
-        return code_for(error)
+        return conclude(error)
     except typer.TyperException as error:
         report(error.format_message(), f"see: isthmus {' '.join([*_words(given), '--help'])}")
         return Exit.USAGE

@@ -27,12 +27,15 @@ from isthmus.cli.composing import Program, ProgramError
 from isthmus.deployment import embedded, initializing
 from isthmus.deployment.initializing import Deployment, DeploymentSpec
 from isthmus.kit import processes
-from isthmus.kit.errors import PermanentError
+from isthmus.kit.errors import NotFoundError, PermanentError
 
 API_SERVER: Final = "Airflow API server"
 SCHEDULER: Final = "Airflow scheduler"
 DAG_PROCESSOR: Final = "Airflow DAG processor"
 REMOTE_EXECUTION_API: Final = "Remote Execution API"
+
+#: In the environment file: where the embedded PostgreSQL is, if there is one.
+_POSTGRES: Final = "ISTHMUS_EMBEDDED_POSTGRES"
 
 #: A cold start on a small machine, where four programs import Airflow at once.
 _READY_SECONDS: Final = 180.0
@@ -63,6 +66,18 @@ def bare_environment() -> dict[str, str]:
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", **{name: os.environ[name] for name in kept if name in os.environ}}
 
 
+def find_postgres(directory: Path) -> Path | None:
+    """The directory of the embedded PostgreSQL of a deployment's directory; None if its database is another.
+
+    A directory that is not a deployment's yet gets an embedded one.
+    """
+    try:
+        kept = initializing.load(directory).environment.get(_POSTGRES)
+    except NotFoundError:
+        return directory / "postgres"
+    return Path(kept) if kept else None
+
+
 @contextmanager
 def opened(spec: DeploymentSpec, postgres: Path | None) -> Iterator[Deployment]:
     """The deployment that ``spec`` describes, with its database running; alone in its directory.
@@ -72,10 +87,11 @@ def opened(spec: DeploymentSpec, postgres: Path | None) -> Iterator[Deployment]:
     """
     with ExitStack() as stack:
         stack.enter_context(_alone(spec.directory))
+        url = spec.database_url
         if postgres is not None:
-            server = stack.enter_context(embedded.start(postgres))
-            spec = replace(spec, database_url=server.url)  # its port may have changed
-        yield initializing.initialize(spec)
+            url = stack.enter_context(embedded.start(postgres)).url  # its port may have changed
+        kept = {_POSTGRES: "" if postgres is None else str(postgres.absolute())}
+        yield initializing.initialize(replace(spec, database_url=url, environment={**spec.environment, **kept}))
 
 
 @contextmanager
@@ -114,6 +130,11 @@ class Stack:
         """The internal listener."""
         config = self.deployment.config
         return internal_url(config.admin_host, config.admin_port)
+
+    @property
+    def password_file(self) -> Path:
+        """Where Airflow's simple auth manager writes the passwords that it makes."""
+        return self.deployment.directory / "airflow" / "simple_auth_manager_passwords.json.generated"
 
     def migrate(self) -> bool:
         """Create or upgrade the tables of Airflow and of Isthmus; False if these versions did so before.

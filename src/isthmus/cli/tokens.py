@@ -30,7 +30,7 @@ Out = Annotated[
 TokenId = Annotated[str, typer.Argument(metavar="TOKEN_ID", help="The token's id, as in: isthmus token list.")]
 
 
-def _show(token: admin.TokenView) -> None:
+def _show(token: admin.TokenView, secret: str) -> None:
     printing.facts(
         (
             ("token", token.token_id),
@@ -39,6 +39,7 @@ def _show(token: admin.TokenView) -> None:
             ("roles", printing.words(token.roles, "any")),
             ("queues", printing.words(token.queues, "any")),
             ("expires", "never" if token.expires_at is None else printing.age(token.expires_at)),
+            ("secret", secret),
         )
     )
 
@@ -61,12 +62,9 @@ def _hand_over(created: admin.TokenCreated, *, as_json: bool, quiet: bool, out: 
         if out is None:
             printing.say(created.secret)
     else:
-        _show(created.token)
+        _show(created.token, created.secret if out is None else f"in {out}")
         if out is None:
-            printing.facts((("secret", created.secret),))
             printing.note("Keep the secret now: it is not shown again.")
-        else:
-            printing.facts((("secret", f"in {out}"),))
 
 
 @app.command("create")

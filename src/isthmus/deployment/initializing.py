@@ -114,7 +114,7 @@ def load(directory: Path) -> Deployment:
         raise NotFoundError(
             f"{directory} is not a deployment's directory",
             code="deployment_not_found",
-            hint="Make one with: isthmus deployment init --directory <directory>.",
+            hint="Make one with: isthmus deployment init DIR.",
         )
     return Deployment(directory, environment, _checked(environment))
 
