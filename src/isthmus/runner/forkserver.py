@@ -173,7 +173,7 @@ class ForkServer:
         log.info("Waiting for a control process", path=str(path))
 
     def _on_connection(self, listener: socket.socket) -> None:
-        if self._peer_lost:
+        if self._peer is not None and _has_hung_up(self._peer.socket):
             return  # what the former control process leaves is ended first; this one waits in the listener
         connection, _ = listener.accept()
         wanted = os.getuid() if self._config.control_user is None else self._config.control_user.uid
@@ -441,6 +441,15 @@ def _peer_uid(connection: socket.socket) -> int:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     uid: int = _UCRED.unpack(credentials)[1]
     return uid
+
+
+def _has_hung_up(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
