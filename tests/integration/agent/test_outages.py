@@ -2,15 +2,24 @@
 
 import socket
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import psutil
+import pytest
 from tests.fakes import plane as planes
 from tests.integration.agent.conftest import Start, healthz
 
 from isthmus.wire import paths
 from isthmus.wire.problems import Code
 from isthmus.wire.workloads import Outcome
+
+
+def metrics(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+        lines = response.read().decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
 def free_port() -> int:
@@ -120,3 +129,35 @@ def test_a_slow_claim_does_not_delay_heartbeats(plane: planes.FakePlane, start: 
     plane.faults[paths.CLAIMS] += [planes.Slow(3.0)] * 3
     time.sleep(2.0)
     assert len(plane.calls_to(paths.HEARTBEATS)) - before >= 5
+
+
+def test_health_and_metrics_are_served_and_nothing_else(plane: planes.FakePlane, start: Start) -> None:
+    port = free_port()
+    start(plane.url, health_listen=f"127.0.0.1:{port}", slots=3)
+    plane.put({"exit": 0})
+    plane.put({"exit": 1})
+    plane.wait_for(lambda: len(plane.settled) == 2)
+    status, health = healthz(port)
+    # A warning (tasks run as our own user) is shown, and is no reason to be unhealthy.
+    assert (status, health["status"], health["enrolled"], health["slots"]) == (200, "warning", True, 3)
+    assert [warning["code"] for warning in health["warnings"]] == ["one_user"]
+    assert health["versions"]["airflow"] == "3.3.2"
+    found = metrics(port)
+    assert found["isthmus_agent_plane_up"] == found["isthmus_agent_enrolled"] == 1
+    assert found['isthmus_agent_workloads_total{outcome="succeeded"}'] == 1
+    assert found['isthmus_agent_workloads_total{outcome="failed"}'] == 1
+    assert found["isthmus_agent_launch_seconds_count"] == 2
+    assert found["process_resident_memory_bytes"] < 60e6
+    for path in ("/", "/healthz/x", "/../healthz"):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5)
+        with caught.value as error:
+            assert error.code == 404
+
+
+def test_a_taken_health_port_is_a_warning(plane: planes.FakePlane, start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        agent = start(plane.url, health_listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        one = plane.put({"exit": 0})
+        plane.wait_for(lambda: one in plane.settled)
+    assert agent.lines("health_port_taken")
