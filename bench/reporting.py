@@ -249,6 +249,7 @@ def page(results: Mapping[str, Any]) -> str:
         "",
         *_ratios(executors),
         "",
+        *_stages(executors),
         "## Promises",
         "",
         "| what | measured | limit | met |",
@@ -306,6 +307,22 @@ def _ratios(executors: Mapping[str, Any]) -> list[str]:
         better = "more is worse" if metric.less_is_better else "more is better"
         rows.append(f"| {metric.title} ({better}) | " + " | ".join(cells) + " |")
     return rows
+
+
+def _stages(executors: Mapping[str, Any]) -> list[str]:
+    """Where the time of one task of a chain goes."""
+    rounds = executors.get(OURS, {}).get("rounds", [])
+    stages = [one["chain"]["stages_ms"] for one in rounds if one["chain"].get("stages_ms")]
+    if not stages:
+        return []
+    medians = {name: statistics.median(one[name] for one in stages) for name in stages[0]}
+    next_queued = 1000 * statistics.median(one["chain"]["next_queued_p50_s"] for one in rounds)
+    return [
+        f"Where the time of one task in a row goes under {OURS}, in ms: "
+        + ", ".join(f"{name.replace('_', ' ')} {value:.0f}" for name, value in medians.items())
+        + f"; ended to the next one queued {next_queued:.0f}.",
+        "",
+    ]
 
 
 def _load(results: Mapping[str, Any]) -> list[str]:

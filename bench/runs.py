@@ -5,6 +5,7 @@ readings around it. Each run notes how busy the machine was with other things: t
 worthless.
 """
 
+import itertools
 import json
 import os
 import tempfile
@@ -126,6 +127,23 @@ class Airflow:
             raise RunError(f"{self._stack.label}: {dag_id} needed retries")
         return [TaskTimes(queued, started, ended) for queued, started, ended, *_ in rows]
 
+    def stages(self, dag_id: str, run_id: str) -> dict[str, float]:
+        """Medians of the time from each moment of a task to the next, in ms, as ``leased_to_confirmed``."""
+        query = self._stack.stages_query()
+        if query is None:
+            return {}
+        database = self._stack.database
+        with closing(database.connect(self._stack.database_name)) as connection, connection.cursor() as cursor:
+            cursor.execute(query, (dag_id, run_id))
+            names = [column.name for column in cursor.description or ()]
+            rows = cursor.fetchall()
+        found = {}
+        for place, (before, after) in enumerate(itertools.pairwise(names)):
+            spans = [(row[place + 1] - row[place]).total_seconds() * 1000 for row in rows if None not in row]
+            if spans:
+                found[f"{before}_to_{after}"] = percentile(spans, 50)
+        return found
+
     def running_pids(self, dag_id: str, run_id: str) -> list[int]:
         """The pids of the tasks that run."""
         query = "SELECT pid FROM task_instance WHERE dag_id = %s AND run_id = %s AND state = 'running'"
@@ -155,6 +173,8 @@ def chain(airflow: Airflow, stack: Stack, dag_id: str) -> dict[str, Any]:
         "dispatch_max_s": max(dispatch),
         "dispatch_first_s": dispatch[0],
         "run_p50_s": percentile([task.ended - task.started for task in times], 50),
+        "next_queued_p50_s": percentile([b.queued - a.ended for a, b in itertools.pairwise(times)], 50),
+        "stages_ms": airflow.stages(dag_id, run_id),
         "span_s": span,
         "chain_tasks_per_s": len(times) / span,
         **_per_task(collected[0], len(times)),

@@ -233,6 +233,10 @@ class Stack(ABC):
         """The process that stays when no task runs, if it is one of its own."""
         return None
 
+    def stages_query(self) -> str | None:
+        """SQL with the moments of each task of a run (dag_id, run_id), where more is known than Airflow's own."""
+        return None
+
     def plane_cpu_seconds(self, table: dict[int, measuring.Process]) -> dict[str, float]:
         """CPU so far of everything else, by component."""
         cpu = {
@@ -433,6 +437,16 @@ class RemoteStack(Stack):
     def control_pid(self) -> int | None:
         """The agent's own process."""
         return self.components["worker"].pid
+
+    def stages_query(self) -> str | None:
+        """Airflow's moments and the lease's between them; the columns are in the order of time."""
+        return """
+            SELECT task.queued_dttm AS queued, workload.leased_at AS leased, workload.started_at AS confirmed,
+                   task.start_date AS started, task.end_date AS ended, workload.settled_at AS settled
+            FROM task_instance AS task JOIN isthmus_workload AS workload ON workload.subject_id = task.id::text
+            WHERE task.dag_id = %s AND task.run_id = %s AND workload.state = 'succeeded'
+            ORDER BY task.queued_dttm
+        """
 
     def _remote_api_answers(self) -> bool:
         try:
