@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from isthmus.cli import demo
+from isthmus.cli import demo, places
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = ["dag_id", "task_id", "map_index", "try_number", "state", "agent", "queued", "started", "ended"]
@@ -49,13 +49,13 @@ class Run:
             time.sleep(0.1)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that was started for this demo: they all name its directory, or descend from those that do."""
-        assert self._process is not None
+        """Every process that names this demo's directories in its command line or environment."""
+        marks = (str(self.state), str(places.shared_directory(self.state / "agent")))
         found = []
         for process in psutil.process_iter():
             try:
                 words = [*process.cmdline(), *process.environ().values()]
-                if process.pid != os.getpid() and any(str(self.state) in word for word in words):
+                if process.pid != os.getpid() and any(mark in word for word in words for mark in marks):
                     found.append(process)
             except psutil.Error:
                 continue
@@ -130,12 +130,12 @@ def test_the_examples_run_on_an_agent_that_holds_nothing_but_its_token(run: Run)
 
 def _assert_apart(run: Run, control: int, tasks: int) -> None:
     """Neither user reads what is the other's, and neither reads the plane's."""
-    places = [path for path in Path("/").glob("var/lib/isthmus/demo-*/control") if path.stat().st_uid == control]
-    places += [path for path in [run.state / "agent" / "control"] if path.exists()]
-    plane = run.state / "plane"
+    agent, plane = run.state / "agent", run.state / "plane"
+    if not (agent / "control").exists():  # the folder of the tests is shut to other users
+        agent = places.shared_directory(agent)
     for user, forbidden in (
-        (tasks, [*(place / "token" for place in places), plane / "airflow.env", plane / "admin-token"]),
-        (control, [*(place.parent / "tasks" / "logs" for place in places), plane / "airflow.env"]),
+        (tasks, [agent / "control" / "token", plane / "airflow.env", plane / "admin-token"]),
+        (control, [agent / "tasks" / "logs", plane / "airflow.env", plane / "admin-token"]),
     ):
         for path in forbidden:
             assert path.exists(), path

@@ -63,7 +63,7 @@ def prepare(directory: Path, examples: Path) -> AgentPlace:
         )
     else:
         control_user, task_user = _two_users()
-        shared = _shared(directory)
+        shared = shared_directory(directory)
         if not _can_run(python, control_user):
             python = _copied_python(shared)
         if not _can_run(python, control_user):
@@ -108,7 +108,7 @@ def write_private(path: Path, text: str, user: processes.User | None) -> None:
 
 def remove(directory: Path) -> None:
     """Remove what ``prepare`` made elsewhere."""
-    shared = _shared(directory)
+    shared = shared_directory(directory)
     if shared.exists():
         shutil.rmtree(shared)
 
@@ -120,7 +120,8 @@ def _two_users() -> tuple[processes.User, processes.User]:
     return control, tasks
 
 
-def _shared(directory: Path) -> Path:
+def shared_directory(directory: Path) -> Path:
+    """Where the agent lives instead when other users cannot enter ``directory``."""
     return SHARED_DIRECTORY / f"demo-{hashlib.sha256(os.fsencode(directory.absolute())).hexdigest()[:12]}"
 
 
