@@ -184,6 +184,13 @@ def is_configured_executor(module_path: str) -> bool:
 # --- the database ------------------------------------------------------------------------------------------------
 
 
+#: A row that changes when a run is created, or set back to be run again, by anybody. Two index lookups: ``max`` of the
+#: primary key, and at most a hundred entries of Airflow's partial index on queued runs.
+RUNS_TO_START: Final = """
+    SELECT max(id), (SELECT count(*) FROM (SELECT FROM dag_run WHERE state = 'queued' LIMIT 100) AS queued) FROM dag_run
+"""
+
+
 def unfinished_subjects() -> Select[tuple[str]]:
     """The ids of the callbacks and connection tests that Airflow has handed to an executor and waits for."""
     callbacks = select(cast(ExecutorCallback.id, Text)).where(

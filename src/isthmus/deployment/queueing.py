@@ -71,7 +71,8 @@ _PUT: Final = text(
     """
     WITH superseded AS (
         UPDATE isthmus_workload
-        SET state = 'cancelled', cancel_requested = true, settled_at = now(), detail = 'queued anew by Airflow'
+        SET state = 'cancelled', cancel_requested = true, lease_expires_at = NULL, settled_at = now(),
+            detail = 'queued anew by Airflow'
         WHERE subject_id = :subject_id AND state IN ('queued', 'leased')
     ), added AS (
         INSERT INTO isthmus_workload (
@@ -260,6 +261,7 @@ def _recall(condition: str) -> TextClause:
             UPDATE isthmus_workload
             SET cancel_requested = true,
                 state = CASE WHEN state = 'running' THEN state ELSE 'cancelled' END,
+                lease_expires_at = CASE WHEN state = 'running' THEN lease_expires_at END,
                 settled_at = CASE WHEN state = 'running' THEN settled_at ELSE now() END,
                 detail = CASE WHEN state = 'running' THEN detail ELSE :detail END
             WHERE {condition} AND state IN {_LIVE}

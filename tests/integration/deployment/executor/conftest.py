@@ -221,7 +221,32 @@ def plane(plane_factory: Callable[..., Plane]) -> Plane:
 
 
 @pytest.fixture
-def run_dag(airflow_url: str) -> Callable[..., str]:
+def start_run(airflow_url: str) -> Callable[[str], None]:
+    """Start a run of a DAG, as Airflow's UI does."""
+
+    def start(dag_id: str) -> None:
+        from airflow._shared.timezones import timezone
+        from airflow.models.serialized_dag import SerializedDagModel
+        from airflow.utils.session import create_session
+        from airflow.utils.state import DagRunState
+        from airflow.utils.types import DagRunTriggeredByType, DagRunType
+
+        with create_session() as session:
+            serialized = SerializedDagModel.get_dag(dag_id, session=session)
+            serialized.create_dagrun(
+                run_id=f"run_{uuid.uuid4().hex[:8]}",
+                run_after=timezone.utcnow(),
+                run_type=DagRunType.MANUAL,
+                triggered_by=DagRunTriggeredByType.TEST,
+                state=DagRunState.QUEUED,
+                session=session,
+            )
+
+    return start
+
+
+@pytest.fixture
+def run_dag(airflow_url: str, start_run: Callable[[str], None]) -> Callable[..., str]:
     """Register a DAG and start a run of it; returns the DAG's id.
 
     ``tasks`` are keyword arguments of operators; all are independent unless ``chain``.
@@ -230,7 +255,6 @@ def run_dag(airflow_url: str) -> Callable[..., str]:
     def make(*tasks: dict[str, Any], chain: bool = False) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from airflow._shared.timezones import timezone
             from airflow.models.dag import DagModel
             from airflow.models.dagbundle import DagBundleModel
             from airflow.models.serialized_dag import SerializedDagModel
@@ -239,8 +263,6 @@ def run_dag(airflow_url: str) -> Callable[..., str]:
             from airflow.serialization.definitions.dag import SerializedDAG
             from airflow.serialization.serialized_objects import LazyDeserializedDAG
             from airflow.utils.session import create_session
-            from airflow.utils.state import DagRunState
-            from airflow.utils.types import DagRunTriggeredByType, DagRunType
 
             dag_id = f"dag_{uuid.uuid4().hex[:8]}"
             with DAG(dag_id, schedule=None, start_date=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)) as dag:
@@ -257,15 +279,7 @@ def run_dag(airflow_url: str) -> Callable[..., str]:
                 SerializedDagModel.write_dag(lazy, bundle_name="tests", session=session)
             with create_session() as session:
                 session.get(DagModel, dag_id).is_paused = False
-                serialized = SerializedDagModel.get_dag(dag_id, session=session)
-                serialized.create_dagrun(
-                    run_id=f"run_{uuid.uuid4().hex[:8]}",
-                    run_after=timezone.utcnow(),
-                    run_type=DagRunType.MANUAL,
-                    triggered_by=DagRunTriggeredByType.TEST,
-                    state=DagRunState.QUEUED,
-                    session=session,
-                )
+            start_run(dag_id)
             return dag_id
 
     return make

@@ -86,6 +86,44 @@ def test_a_loop_that_heard_an_outcome_does_not_pause(quiet: Any, run_dag: Callab
     assert seconds(quiet.executor.sync) > 0.9
 
 
+def test_a_run_that_is_started_elsewhere_ends_the_pause(
+    quiet: Any, run_dag: Callable[..., str], start_run: Callable[[str], None]
+) -> None:
+    """As from Airflow's UI: nobody notifies, and still nobody waits a second."""
+    dag_id = run_dag({"task_id": "one"})
+    quiet.loop()
+    quiet.executor.sync()
+    started: list[float] = []
+
+    def start() -> None:
+        start_run(dag_id)
+        started.append(time.monotonic())
+
+    with later(0.1, start):
+        while not started:
+            quiet.executor.sync()
+        woken = time.monotonic()
+    assert woken - started[0] < 0.7
+    quiet.schedule()
+    assert len(quiet.workloads()) == 2
+
+
+def test_a_run_that_is_set_back_ends_the_pause(quiet: Any, run_dag: Callable[..., str]) -> None:
+    """As when somebody clears a finished task."""
+    run_dag({"task_id": "one"})
+    quiet.execute("UPDATE dag_run SET state = 'success'")
+    quiet.executor.sync()
+    quiet.executor.sync()
+    with later(0.2, lambda: quiet.execute("UPDATE dag_run SET state = 'queued'")):
+        assert seconds(quiet.executor.sync) < 0.9
+
+
+def test_a_look_that_hangs_does_not_hang_the_scheduler(quiet: Any, monkeypatch: Any) -> None:
+    quiet.executor._pacer._look = "SELECT pg_sleep(60)"
+    assert seconds(quiet.executor.sync) < 4
+    assert not quiet.executor._pacer.is_listening
+
+
 def cut(plane: Any) -> None:
     """End the scheduler's listening connection from the other side."""
     plane.execute(
