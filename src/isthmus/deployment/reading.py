@@ -106,7 +106,7 @@ _AGENT_COLUMNS: Final = f"""
 
 _AGENTS: Final = f"""
 SELECT {_AGENT_COLUMNS} FROM isthmus_agent AS a
-WHERE ($2::text IS NULL OR a.name > $2) AND ($3::text IS NULL OR a.role = $3)
+WHERE ($2::text IS NULL OR a.name > $2) AND ($3::text IS NULL OR a.role = $3) AND ($5::text IS NULL OR a.name = $5)
 ORDER BY a.name LIMIT $4
 """
 
@@ -153,10 +153,11 @@ async def agents(
     after: str | None = None,
     limit: int = 100,
     role: Role | None = None,
+    name: str | None = None,
 ) -> tuple[list[AgentRow], str | None]:
-    """A page of agents by name, and the ``after`` of the next page."""
+    """A page of agents by name, and the ``after`` of the next page; with ``name`` the one agent of that name."""
     with translated():
-        rows = await database.fetch(_AGENTS, heartbeat_seconds, after, role, limit + 1)
+        rows = await database.fetch(_AGENTS, heartbeat_seconds, after, role, limit + 1, name)
     page = [_agent(row) for row in rows[:limit]]
     return page, page[-1].name if len(rows) > limit else None
 

@@ -145,10 +145,12 @@ def _add_agents(routes: APIRouter, plane: Plane) -> None:
     heartbeat_seconds = plane.config.heartbeat_seconds
 
     @routes.get(paths.ADMIN_AGENTS, operation_id="agents")
-    async def agents(role: Role | None = None, after: Name | None = None, limit: Limit = 100) -> admin.AgentPage:
-        """A page of agents by name."""
+    async def agents(
+        role: Role | None = None, name: Name | None = None, after: Name | None = None, limit: Limit = 100
+    ) -> admin.AgentPage:
+        """A page of agents by name, or the one agent called ``name``."""
         rows, next_after = await reading.agents(
-            plane.pool, heartbeat_seconds=heartbeat_seconds, after=after, limit=limit, role=role
+            plane.pool, heartbeat_seconds=heartbeat_seconds, after=after, limit=limit, role=role, name=name
         )
         return admin.AgentPage(agents=tuple(_agent(row) for row in rows), next_after=next_after)
 
