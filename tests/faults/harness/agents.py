@@ -25,6 +25,7 @@ from faults.harness.planes import BINARIES, Plane, bundle_environment
 from faults.harness.programs import Program
 from isthmus.wire import paths
 from isthmus.wire.admin import AgentHealth, AgentPage, AgentView, TokenCreated
+from isthmus.wire.agents import HeartbeatResponse
 
 _numbers = itertools.count()
 
@@ -151,14 +152,13 @@ class Agent:
         self.control.kill_group()
 
     def await_healthy(self, seconds: float = 60) -> None:
-        before = self.control.starts
+        """Until the plane and the agent agree that it is well."""
 
         def healthy() -> bool:
             view = self.view()
             return view is not None and view.health is AgentHealth.HEALTHY and self.ready()
 
-        assert before == self.control.starts
-        self.control.await_ready(f"{self.name} is healthy", healthy, seconds=seconds)
+        self.control.await_ready(f"{self.name} is healthy", healthy, seconds=seconds, evidence=self.evidence)
 
     # --- what can be seen of it --------------------------------------------------------------------------------
 
@@ -222,7 +222,7 @@ class Agent:
         waits.until(f"{self.name} is idle", idle, seconds=seconds, evidence=self.evidence)
 
     def evidence(self) -> str:
-        return f"{self.view()!r}\n{programs.describe(self.leftovers())}\n{self.control.tail()}"
+        return f"{self.view()!r}\n{self.health()}\n{programs.describe(self.leftovers())}\n{self.control.tail()}"
 
     # --- speaking in its place ---------------------------------------------------------------------------------
 
@@ -254,6 +254,14 @@ class Impostor:
     def post(self, path: str, **body: object) -> httpx.Response:
         identity = {"agent_id": str(self.agent_id), "instance_id": str(self.instance_id)}
         return self._client.post(f"{self._url}{path}", json={**identity, **body})
+
+    def lost(self, leases: list[dict[str, object]]) -> list[dict[str, object]]:
+        """Which of ``leases`` the plane says are lost, when a heartbeat claims to hold them."""
+        held = [{**each, "started": True} for each in leases]
+        beat = self.post(paths.HEARTBEATS, slots_used=len(leases), leases=held)
+        lost = HeartbeatResponse.model_validate_json(beat.content).lost
+        gone = {(str(each.workload_id), each.fence) for each in lost}
+        return [each for each in leases if (each["workload_id"], each["fence"]) in gone]
 
     def close(self) -> None:
         self._client.close()

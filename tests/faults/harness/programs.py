@@ -121,7 +121,7 @@ class Program:
 
     def wait(self, seconds: float) -> int:
         try:
-            code = self.popen.wait(seconds)
+            code = self.popen.wait(seconds * waits.PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} did not end within {seconds:g} s\n{self.tail()}") from None
         _running.discard(self)
@@ -133,7 +133,14 @@ class Program:
     def tail(self, lines: int = 40) -> str:
         return f"--- {self.name}, the end of {self.log}\n" + "\n".join(self.written().splitlines()[-lines:])
 
-    def await_ready(self, what: str, condition: Callable[[], object], *, seconds: float) -> None:
+    def await_ready(
+        self,
+        what: str,
+        condition: Callable[[], object],
+        *,
+        seconds: float,
+        evidence: Callable[[], str] | None = None,
+    ) -> None:
         """Wait for ``condition``; fail at once when the program ends instead."""
 
         def ready() -> object:
@@ -141,7 +148,7 @@ class Program:
                 raise AssertionError(f"{self.name} ended with {self.exit_code} instead of: {what}\n{self.tail()}")
             return condition()
 
-        waits.until(what, ready, seconds=seconds, evidence=self.tail)
+        waits.until(what, ready, seconds=seconds, evidence=evidence or self.tail)
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -1,10 +1,14 @@
 """Waiting for something to become true, with a deadline and a name for the failure."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+#: How much longer than on an idle machine everything may take.
+PATIENCE = float(os.environ.get("FAULTS_PATIENCE", "1"))
 
 
 def until(
@@ -15,7 +19,11 @@ def until(
     pause: float = 0.1,
     evidence: Callable[[], str] | None = None,
 ) -> T:
-    """The first truthy value of ``condition``. Fails the test after ``seconds``, saying ``what`` did not happen."""
+    """The first truthy value of ``condition``. Fails the test after ``seconds``, saying ``what`` did not happen.
+
+    All limits here are against hanging, for an idle machine with two cores; ``FAULTS_PATIENCE`` stretches them.
+    """
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
