@@ -154,8 +154,9 @@ class Control:
                         return at, frame
                 if not self._arrived.wait(max(0.0, deadline - time.monotonic())):
                     raise TimeoutError(f"no {kind.__name__} for {workload_id} within {timeout} s")
-                if self.closed and deadline - time.monotonic() > 1:
-                    deadline = time.monotonic() + 1
+                if self.closed:
+                    said = self._log.read_text()[-3000:] if self._log else ""
+                    raise ConnectionError(f"no {kind.__name__} for {workload_id}: the fork server is gone. {said}")
 
     def exited(self, workload_id: UUID) -> bool:
         """Whether ``Exited`` came."""

@@ -77,11 +77,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             # Imports Airflow, which reads the environment that was just prepared.
             forkserver = importlib.import_module("isthmus.runner.forkserver")
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise ConfigError(
                 f"Airflow cannot be imported: {error}",
                 code="airflow_missing",
                 hint="install isthmus[runner] where the fork server runs, with apache-airflow>=3.3,<3.4",
+            ) from error
+        except Exception as error:
+            # Airflow reads its whole configuration while it is imported, and raises all kinds of things.
+            raise ConfigError(
+                f"Airflow cannot be imported: {type(error).__name__}: {error}",
+                code="airflow_unusable",
+                hint="look at the AIRFLOW__* settings of the fork server's environment and at airflow.cfg",
             ) from error
         forkserver.main(config)
     except ConfigError as error:

@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, Final, Self, cast
 import airflow
 import attrs
 import structlog
+from airflow import settings as airflow_settings
 from airflow.dag_processing import dagbag
 from airflow.dag_processing.bundles.local import LocalDagBundle
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, ExecutorWorkload, TestConnection
@@ -431,8 +432,8 @@ def startup_frames(payload: Mapping[str, Any], context: Mapping[str, Any], *, an
 def run_task_here(bundle: Path) -> None:
     """Run Airflow's task runner in this process on the frames that wait at descriptor 0, noticed by nobody.
 
-    Listeners, plugins, metrics, traces and logs do not see it. Restoring what a task does to its process is the
-    caller's. Raises what the task raises.
+    Listeners, plugins, cluster policies, metrics, traces and logs do not see it. Restoring what a task does to its
+    process is the caller's. Raises what the task raises.
     """
 
     class Bundles:
@@ -453,6 +454,8 @@ def run_task_here(bundle: Path) -> None:
         _replaced(task_runner, "tracer", NoOpTracer()),
         _replaced(stats_utils, "get_stats_factory", lambda: NoStatsLogger),
         _replaced(sdk_plugins_manager, "integrate_macros_plugins", lambda: None),
+        _replaced(airflow_settings, "dag_policy", lambda dag: None),
+        _replaced(airflow_settings, "task_policy", lambda task: None),
     ):
         quiet = (_task_logging() or ours).towards(nowhere)
         # A logger that is kept would keep this configuration, and supervisors share some of them.

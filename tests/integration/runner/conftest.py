@@ -88,18 +88,20 @@ Start = Callable[..., Runner]
 
 @pytest.fixture(scope="module")
 def start_runner() -> Iterator[Start]:
-    """Start fork servers: ``start(arguments=..., environment=..., pass_fds=...)``."""
+    """Start fork servers: ``start(arguments=..., environment=..., prepare=..., pass_fds=...)``."""
     with tempfile.TemporaryDirectory(prefix="runner-test-") as folder:
         running: list[tuple[controls.Control, FakeExecutionApi]] = []
 
         def start(
             arguments: tuple[str, ...] = (),
             environment: dict[str, str] | None = None,
+            prepare: Callable[[Path], None] | None = None,
             pass_fds: tuple[int, ...] = (),
-            wait: bool = True,
         ) -> Runner:
             home = Path(folder) / str(len(running))
             (home / "out").mkdir(parents=True)
+            if prepare is not None:
+                prepare(home)
             api = FakeExecutionApi(home / "gateway.sock").__enter__()
             full = controls.environment(home, BUNDLE, RUNNER_TEST_OUT=str(home / "out"), **(environment or {}))
             control = controls.Control(
@@ -110,8 +112,7 @@ def start_runner() -> Iterator[Start]:
                 pass_fds=pass_fds,
             ).__enter__()
             running.append((control, api))
-            if wait:
-                control.wait_for(frames.Ready, timeout=120)
+            control.wait_for(frames.Ready, timeout=120)
             return Runner(control, api, home)
 
         yield start

@@ -249,3 +249,13 @@ raise SystemExit(program.main(["--socket", "/nonexistent/socket"]))
     )
     assert done.returncode == 2, done.stderr
     assert "airflow_missing" in done.stderr
+
+
+def test_a_configuration_that_airflow_refuses_is_told(tmp_path: Path) -> None:
+    environment = controls.environment(tmp_path, BUNDLE, AIRFLOW__LOGGING__LOGGING_LEVEL="CHATTY")
+    command = [sys.executable, "-m", "isthmus.runner", "--socket", str(tmp_path / "socket")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "airflow_unusable" in last
+    assert "logging_level" in last

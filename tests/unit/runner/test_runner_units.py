@@ -1,4 +1,4 @@
-"""The runner's parts that need no Airflow: its command line, its environment, and the order of its spare supervisors."""
+"""The runner's parts that need no Airflow: its command line and the environment that it prepares."""
 
 from pathlib import Path
 
