@@ -39,17 +39,17 @@ class Claim:
 def match(rows: Iterable[QueuedRow], claims: Iterable[Claim]) -> list[tuple[QueuedRow, Claim]]:
     """Pairs of row and claim, in the order in which rows go out."""
     in_order = sorted(rows, key=lambda row: (-row.priority, row.queued_at, row.workload_id))
-    wanted = {row.queue for row in in_order}
     free: dict[int, int] = {}
     # One heap per queue. A claim that serves several queues is in several heaps; an entry whose number of free slots
     # is out of date is put right when it comes up.
-    heaps: dict[str, list[tuple[int, int, Claim]]] = {queue: [] for queue in wanted}
+    heaps: dict[str, list[tuple[int, int, Claim]]] = {row.queue: [] for row in in_order}
     for claim in claims:
         if claim.free_slots <= 0:
             continue
-        for queue in claim.queues & wanted:
-            heaps[queue].append((-claim.free_slots, claim.place, claim))
-            free[claim.place] = claim.free_slots
+        for queue in claim.queues:
+            if queue in heaps:
+                heaps[queue].append((-claim.free_slots, claim.place, claim))
+                free[claim.place] = claim.free_slots
     for heap in heaps.values():
         heapq.heapify(heap)
     pairs: list[tuple[QueuedRow, Claim]] = []
