@@ -104,7 +104,7 @@ class Server:
     async def _answer(self, incoming: web.BaseRequest) -> web.StreamResponse:
         content = Content(folder=self.config.spool)
         try:
-            async for chunk in incoming.content.iter_any():
+            while incoming.body_exists and (chunk := await incoming.content.readany()):
                 if content.size + len(chunk) > self.config.max_body_bytes:
                     refusal = web.Response(status=413)
                     refusal.force_close()
