@@ -16,7 +16,7 @@ ELSEWHERE = {
     Code.CONNECTION_NOT_ALLOWED: "tests/security/test_api_execution.py",
     Code.VARIABLE_NOT_ALLOWED: "tests/security/test_api_execution.py",
     Code.DATABASE_UNAVAILABLE: "tests/integration/api/test_api_serving.py",
-    Code.SHUTTING_DOWN: "tests/integration/api/test_api_serving.py",
+    Code.SHUTTING_DOWN: "tests/unit/deployment/test_edge.py",
     Code.INTERNAL: "tests/unit/deployment/test_edge.py",
     Code.TOKEN_LIMIT: "tests/integration/api/test_api_serving.py",
     Code.GATEWAY_TOKEN_UNKNOWN: "the agent's gateway",
