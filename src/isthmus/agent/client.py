@@ -213,7 +213,11 @@ class PlaneClient:
     async def claim(self, request: workloads.ClaimRequest) -> workloads.ClaimResponse:
         """``POST claims``; takes as long as the request says that the plane may wait."""
         return await self._post(
-            paths.CLAIMS, request, workloads.ClaimResponse, answer_seconds=request.wait_seconds + self._timing.answer
+            paths.CLAIMS,
+            request,
+            workloads.ClaimResponse,
+            again=request.model_copy(update={"repeated": True}),
+            answer_seconds=request.wait_seconds + self._timing.answer,
         )
 
     async def start(self, request: workloads.StartRequest) -> workloads.StartResponse:
@@ -230,8 +234,15 @@ class PlaneClient:
         return await self._post(path, request, workloads.TaskTokenResponse)
 
     async def _post(
-        self, path: str, request: BaseModel, kind: type[Body], *, answer_seconds: float | None = None
+        self,
+        path: str,
+        request: BaseModel,
+        kind: type[Body],
+        *,
+        again: BaseModel | None = None,
+        answer_seconds: float | None = None,
     ) -> Body:
+        """Send ``request``, or ``again`` when it has to be sent for the second time."""
         version = self._credential.version
         headers = (
             (b"authorization", b"Bearer " + self._credential.token),
@@ -245,6 +256,7 @@ class PlaneClient:
                 self._prefix + path.encode("ascii"),
                 headers,
                 request.model_dump_json().encode(),
+                again=None if again is None else again.model_dump_json().encode(),
                 answer_seconds=self._timing.answer if answer_seconds is None else answer_seconds,
             )
             body = await reply.read(MAX_ANSWER_BYTES)

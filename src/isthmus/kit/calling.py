@@ -239,11 +239,13 @@ class Caller:
         headers: Iterable[tuple[bytes, bytes]],
         content: bytes | Content = b"",
         *,
+        again: bytes | Content | None = None,
         answer_seconds: float,
     ) -> Reply:
         """Send a request; the reply once its headers are here, at most ``answer_seconds`` later.
 
-        ``host`` and ``content-length`` are added. Raises UnreachableError.
+        ``host`` and ``content-length`` are added. ``again`` is the content of a request that is sent for the second
+        time, where that must say so: the first one may have arrived. Raises UnreachableError.
         """
         url = URL(self._base + target.decode("latin-1"), encoded=True)
         fields = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
@@ -257,7 +259,7 @@ class Caller:
                         raise
                     # The other side closed an idle connection while we took it: once more, on a new one.
                     self.renew()
-                    return await self._exchange(method, url, fields, content)
+                    return await self._exchange(method, url, fields, content if again is None else again)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             self.renew()
             raise self._failure(error, answer_seconds) from None
