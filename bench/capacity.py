@@ -84,15 +84,15 @@ def remote_api(database: services.Database, plan: Plan, *, spared: set[int]) -> 
     try:
         api = stack.start_remote_api(cores.server)
         door = {
-            "ca": str(stack.certificate_file),
-            "prefix": f"/{stack.deployment_id}",
+            "ca": str(stack.made.ca_certificate),
+            "prefix": f"/{stack.made.config.deployment_id}",
             "token": stack.create_token(),
         }
-        heartbeats = _generate(_beating(plan, stack.port, api.pid, database) | door, cores, database)
+        heartbeats = _generate(_beating(plan, stack.made.config.listen_port, api.pid, database) | door, cores, database)
         task = {
             "action": "simulate",
             "host": "127.0.0.1",
-            "port": stack.port,
+            "port": stack.made.config.listen_port,
             **door,
             "dsn": database.dsn(stack.database_name),
             "agents": plan.agents,

@@ -2,10 +2,13 @@
 (the page from the last results)."""
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 from bench import comparing, components, installing, places, reporting, runs, stacks
@@ -28,19 +31,32 @@ def main() -> int:
     processes.set_subreaper()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        match arguments.command:
-            case "compare":
-                _compare(arguments)
-            case "capacity":
-                _capacity(arguments)
-            case _:
-                reporting.write_page(reporting.load())
+        with _alone():
+            match arguments.command:
+                case "compare":
+                    _compare(arguments)
+                case "capacity":
+                    _capacity(arguments)
+                case _:
+                    reporting.write_page(reporting.load())
     except KeyboardInterrupt:
         return 130
     except (components.ComponentError, runs.RunError, installing.InstallError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the checkout's lock: two benchmarks would share a database and spoil each other's figures."""
+    places.SCRATCH.mkdir(exist_ok=True)
+    with (places.SCRATCH / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise components.ComponentError("another benchmark of this checkout is running") from None
+        yield
 
 
 def _compare(arguments: argparse.Namespace) -> None:

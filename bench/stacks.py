@@ -2,7 +2,8 @@
 
 All stacks share the machine, PostgreSQL, the settings of ``airflow_environment`` and the DAGs; a stack adds its
 executor, its worker and what these need. Local, Celery and Edge talk plain HTTP on loopback, which favours them;
-Isthmus is started the way it ships, with TLS and, as root, with the tasks under a user of their own.
+Isthmus is started the way it ships (``isthmus deployment init``), with TLS and, as root, with its tasks under another
+user.
 
 Invariant: a stack's worker side is everything that has to run where tasks run, so that costs are comparable; for
 LocalExecutor, which runs tasks below the scheduler, it is the scheduler's children.
@@ -20,9 +21,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
-from bench import certificates, components, measuring, places, services
+from bench import components, measuring, places, services
 from bench.components import Component, wait_until
 from isthmus.cli import places as agent_places
+from isthmus.deployment import initializing
 from isthmus.kit import processes
 
 SLOTS = 8
@@ -352,38 +354,32 @@ class RemoteStack(Stack):
     worker_side = "the agent: control process, fork server, supervisors, tasks"
 
     def __init__(self, database: services.Database) -> None:
-        """Choose what the deployment is called and where it listens."""
+        """The deployment's directory is made by ``create``."""
         super().__init__(database)
-        self.deployment_id = "d" + "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(7))
-        self.port, self.admin_port = free_port(), free_port()
-        self.admin_token_file = self.home / "admin-token"
-        self.certificate_file = self.home / "tls.crt"
-        self.environment |= as_variables(
-            {
-                # Event-driven scheduling takes the place of this sleep.
-                "scheduler": {"scheduler_idle_sleep_time": "0"},
-                "isthmus": {
-                    "deployment_id": self.deployment_id,
-                    "listen_host": "127.0.0.1",
-                    "listen_port": str(self.port),
-                    "tls_certificate": str(self.certificate_file),
-                    "tls_private_key": str(self.home / "tls.key"),
-                    "admin_port": str(self.admin_port),
-                    "admin_token_file": str(self.admin_token_file),
-                },
-            }
-        )
-
-    @property
-    def agent_url(self) -> str:
-        """Where agents reach the deployment."""
-        return f"https://127.0.0.1:{self.port}/{self.deployment_id}"
+        self.deployment: initializing.Deployment | None = None
 
     def create(self) -> None:
-        """A certificate and an admin token go into the home."""
+        """Make the deployment as ``isthmus deployment init`` does."""
         super().create()
-        certificates.write(self.home)
-        agent_places.write_private(self.admin_token_file, secrets.token_urlsafe(32), None)
+        self.deployment = initializing.initialize(
+            initializing.DeploymentSpec(
+                directory=self.home,
+                database_url=self.database.url(self.database_name),
+                names=("127.0.0.1",),
+                dags_folder=places.DAGS,
+                airflow_port=self.api_port,
+                listen_host="127.0.0.1",
+                listen_port=free_port(),
+                admin_port=free_port(),
+            )
+        )
+        self.environment |= self.deployment.environment
+
+    @property
+    def made(self) -> initializing.Deployment:
+        """The deployment, once it was created."""
+        assert self.deployment is not None
+        return self.deployment
 
     def start_remote_api(self, cores: list[int] | None = None) -> Component:
         """Start the Remote Execution API and wait until its internal listener is well. Raises ComponentError."""
@@ -394,10 +390,7 @@ class RemoteStack(Stack):
     def create_token(self) -> str:
         """A new agent token."""
         command = [program("isthmus"), "token", "create", "bench", "--quiet"]
-        where = {
-            "ISTHMUS_ADMIN_URL": f"http://127.0.0.1:{self.admin_port}",
-            "ISTHMUS_ADMIN_TOKEN_FILE": str(self.admin_token_file),
-        }
+        where = {"ISTHMUS_DEPLOYMENT": str(self.home)}
         answer = subprocess.run(command, env=bare_environment() | where, check=False, capture_output=True, text=True)
         if answer.returncode:
             raise components.ComponentError(f"no agent token: {answer.stderr}")
@@ -409,8 +402,8 @@ class RemoteStack(Stack):
         place = agent_places.prepare(places.SCRATCH / "agent", places.DAGS)
         token_file, settings_file = place.control / "token", place.control / "runner.env"
         agent_places.write_private(token_file, self.create_token(), place.control_user)
-        certificate = place.bundle.parent / "tls.crt"
-        shutil.copy(self.certificate_file, certificate)
+        certificate = place.bundle.parent / "ca.crt"
+        shutil.copy(self.made.ca_certificate, certificate)
         settings = as_variables(
             {
                 "core": {"load_examples": "False", "dags_folder": str(place.bundle)},
@@ -421,7 +414,7 @@ class RemoteStack(Stack):
         lines = [f"{name}={value}\n" for name, value in {"AIRFLOW_HOME": str(place.tasks), **settings}.items()]
         agent_places.write_private(settings_file, "".join(lines), place.control_user)
         command = [str(place.python), "-m", "isthmus.cli.main", "agent"]
-        command += ["--url", self.agent_url, "--token-file", str(token_file), "--ca-file", str(certificate)]
+        command += ["--url", self.made.agent_url, "--token-file", str(token_file), "--ca-file", str(certificate)]
         command += ["--slots", str(SLOTS), "--state-dir", str(place.state), "--name", "bench"]
         command += ["--runner-environment-file", str(settings_file), "--health-listen", f"127.0.0.1:{free_port()}"]
         if place.control_user is not None and place.task_user is not None:
@@ -450,7 +443,7 @@ class RemoteStack(Stack):
 
     def _remote_api_answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/healthz", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.made.config.admin_port}/healthz", timeout=2) as answer:
                 return bool(answer.status == 200)
         except (OSError, urllib.error.URLError):
             return False
