@@ -35,7 +35,7 @@ from airflow.utils.db_manager import BaseDBManager
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
 from packaging.version import Version
-from sqlalchemy import ColumnElement, Exists, Select, Text, cast, exists, func, select, union_all
+from sqlalchemy import ColumnElement, Exists, Select, Text, Uuid, cast, exists, func, select, union_all
 from sqlalchemy.orm import Session
 
 from isthmus.deployment import config
@@ -200,6 +200,13 @@ def unfinished_subjects() -> Select[tuple[str]]:
         ConnectionTestRequest.state.in_([ConnectionTestState.QUEUED, ConnectionTestState.RUNNING])
     )
     return select(union_all(callbacks, tests).subquery().c[0])
+
+
+def is_queued(task_instance_id: ColumnElement[str]) -> Exists:
+    """The condition that the task instance exists and is queued."""
+    return exists().where(
+        TaskInstance.id == cast(task_instance_id, Uuid), TaskInstance.state == TaskInstanceState.QUEUED
+    )
 
 
 def scheduler_lives(job_id: ColumnElement[int], dead_seconds: float) -> Exists:

@@ -32,7 +32,7 @@ from isthmus.wire.admin import WorkloadState as State
 _BATCH: Final = 500
 _BATCHES: Final = 10
 
-#: How often the executor looks after dead schedulers' callbacks and rows that went away.
+#: How often the executor looks after dead schedulers' callbacks and what Airflow has given up.
 _HOUSEKEEPING_SECONDS: Final = 60.0
 
 
@@ -223,16 +223,17 @@ class RemoteExecutor(compat.BaseExecutor):
         return [ti for ti in tis if str(ti.id) not in adopted]
 
     def _keep_house(self) -> None:
-        """Take over what Airflow does not offer, and drop what is no longer ours."""
+        """Take over what Airflow does not offer, and drop what is no longer wanted or no longer ours."""
         self._next_housekeeping = time.monotonic() + _HOUSEKEEPING_SECONDS
         try:
             with compat.own_session() as session:
+                queueing.recall_given_up(session)
                 taken = queueing.take_over(session, self.owner, dead_seconds=compat.scheduler_dead_seconds())
             for held in taken:
                 self._hold(held)
             self._drop_strangers([queueing.Held(workload_id, key) for key, workload_id in self._live.items()])
         except SQLAlchemyError:
-            self.log.exception("Cannot look after dead schedulers' callbacks; trying again in a minute")
+            self.log.exception("Cannot look after what was given up or left behind; trying again in a minute")
 
     def _drop_strangers(self, held: Sequence[queueing.Held]) -> None:
         """Forget workloads that do not exist, or are another scheduler's: their slots are free."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import RowMapping, TextClause, and_, not_, or_, text, update
+from sqlalchemy import RowMapping, TextClause, and_, func, not_, or_, text, update
 from sqlalchemy.orm import Session
 
 from isthmus.deployment import compat, tables, workloads
@@ -353,3 +353,26 @@ def take_over(session: Session, owner: Owner, *, dead_seconds: float) -> list[He
         .returning(workload.id, workload.kind, workload.subject_id)
     )
     return [Held(row["id"], _key(row)) for row in session.execute(statement).mappings()]
+
+
+def recall_given_up(session: Session) -> int:
+    """Cancel queued workloads, anybody's, that Airflow does not wait for any more. Returns how many that were.
+
+    A task that is queued has a task instance that is queued: both were written in one transaction. Where somebody has
+    marked it, cleared it or deleted its run since, an agent would start it for nothing; and where no agent serves the
+    queue, it would keep its scheduler's slot for ever.
+    """
+    workload = tables.workload.c
+    statement = (
+        update(tables.workload)
+        .where(
+            workload.state == State.QUEUED,
+            or_(
+                and_(workload.kind == Kind.TASK, ~compat.is_queued(workload.subject_id)),
+                and_(workload.kind != Kind.TASK, workload.subject_id.not_in(compat.unfinished_subjects())),
+            ),
+        )
+        .values(state=State.CANCELLED, cancel_requested=True, settled_at=func.now(), detail="given up by Airflow")
+        .returning(workload.id)
+    )
+    return len(session.execute(statement).all())

@@ -90,3 +90,48 @@ def test_a_connection_test_that_took_too_long_is_stopped(plane: Any, callbacks: 
     [row] = plane.workloads()
     assert row["cancel_requested"]
     assert plane.executor.slots_occupied == 0
+
+
+def marked_failed(plane: Any) -> None:
+    plane.set_task("failed")
+
+
+def cleared(plane: Any) -> None:
+    plane.execute("UPDATE task_instance SET id = gen_random_uuid(), state = NULL, try_number = 2")
+
+
+def deleted(plane: Any) -> None:
+    plane.execute("DELETE FROM dag_run")
+
+
+@pytest.mark.parametrize("act", [marked_failed, cleared, deleted])
+def test_what_people_took_back_does_not_wait_for_an_agent(plane: Any, run_dag: Callable[..., str], act: Any) -> None:
+    run_dag({"task_id": "one"})
+    plane.loop()
+    act(plane)
+    plane.executor._keep_house()
+    [row] = plane.workloads()
+    assert (row["state"], row["unseen"]) == ("cancelled", False)
+    assert plane.executor.slots_occupied == 0
+
+
+def test_what_is_wanted_waits_on(plane: Any, run_dag: Callable[..., str], callbacks: Any) -> None:
+    run_dag({"task_id": "one"})
+    plane.loop()
+    callbacks.add(plane, run_dag({"task_id": "two"}))
+    callbacks.add_connection_test(plane)
+    plane.executor._keep_house()
+    assert [row["state"] for row in plane.workloads()] == ["queued"] * 3
+    assert plane.executor.slots_occupied == 3
+
+
+def test_callbacks_and_connection_tests_that_are_over_do_not_wait(
+    plane: Any, run_dag: Callable[..., str], callbacks: Any
+) -> None:
+    callbacks.add(plane, run_dag({"task_id": "one"}))
+    callbacks.add_connection_test(plane)
+    plane.execute("UPDATE callback SET state = 'failed'")
+    plane.execute("UPDATE connection_test_request SET state = 'failed'")
+    plane.executor._keep_house()
+    assert plane.workloads("state = 'queued'") == []
+    assert plane.executor.slots_occupied == 0
