@@ -35,7 +35,7 @@ class Plan:
     @classmethod
     def quick(cls) -> "Plan":
         """As many agents, for a shorter time."""
-        return cls(heartbeat_seconds=4.0, settle_seconds=11.0, idle_seconds=10.0, dispatch_seconds=8.0)
+        return cls(heartbeat_seconds=4.0, settle_seconds=6.0, idle_seconds=10.0, dispatch_seconds=6.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class Plan:
     @classmethod
     def quick(cls, executors: Sequence[str], rounds: int = 1) -> "Plan":
         """Under ten minutes for all: shorter DAGs, one round. EdgeExecutor alone needs half of it."""
-        return cls(tuple(executors), rounds, "chain_10", "fan_80", 10.0)
+        return cls(tuple(executors), rounds, "chain_10", "fan_64", 8.0)
 
 
 class Comparison:
@@ -111,13 +111,14 @@ class Comparison:
             numbers["idle"] = runs.idle(stack, self.plan.idle_seconds)
         finally:
             stack.stop(spared=self._services())
+        numbers["seconds"] = time.monotonic() - begun
         self._say(
             f"{stack.label}: dispatch {numbers['chain']['dispatch_p50_s'] * 1000:.0f} ms, "
             f"chain {numbers['chain']['chain_tasks_per_s']:.2f}/s, "
             f"fan {numbers['fan']['throughput_tasks_per_s']:.2f}/s, "
             f"worker CPU {numbers['fan']['worker_cpu_ms_per_task']:.0f} ms/task, "
             f"idle {numbers['fresh']['idle_rss_mb']:.0f} MB, task {numbers['sleepers']['task_private_mb']:.0f} MB, "
-            f"others' CPU {numbers['fan']['foreign_cpu_percent']:.0f} %, {time.monotonic() - begun:.0f} s"
+            f"others' CPU {numbers['fan']['foreign_cpu_percent']:.0f} %, {numbers['seconds']:.0f} s"
         )
         return numbers
 

@@ -28,7 +28,7 @@ from isthmus.deployment import initializing
 from isthmus.kit import processes
 
 SLOTS = 8
-DAG_IDS = ("chain_10", "chain_20", "fan_16", "fan_80", "fan_200", "sleepers")
+DAG_IDS = ("chain_10", "chain_20", "fan_16", "fan_64", "fan_200", "sleepers")
 START_SECONDS = 120.0
 
 

@@ -18,5 +18,5 @@ def fan(dag_id: str, width: int) -> DAG:
 
 
 fan_200 = fan("fan_200", 200)
-fan_80 = fan("fan_80", 80)
+fan_64 = fan("fan_64", 64)
 fan_16 = fan("fan_16", 16)  # the warm-up
