@@ -23,7 +23,7 @@ from isthmus.cli.exits import Exit, conclude
 from isthmus.kit import processes
 from isthmus.kit.errors import IsthmusError, PermanentError
 
-_PAUSE_SECONDS: Final = 0.1
+_PAUSE_SECONDS: Final = 0.2
 #: How much of a program's log is shown when it ends unexpectedly.
 _TAIL_LINES: Final = 15
 
@@ -114,21 +114,21 @@ class Composition:
         began = time.monotonic()
         while waiting:
             self.check()
-            for one in list(waiting):
-                program = one.program
-                if program.ready():
-                    one.is_ready = True
-                    waiting.remove(one)
-                    if told is not None:
-                        told(program.name)
-                elif time.monotonic() - began > program.ready_seconds:
-                    raise ProgramError(
-                        f"{program.name} was not ready within {program.ready_seconds:g} s",
-                        code="program_not_ready",
-                        hint=_last_words(program),
-                    )
-            if waiting:
-                time.sleep(_PAUSE_SECONDS)
+            # One question a round, in the order of starting: asking costs programs time that they need to start.
+            first, program = waiting[0], waiting[0].program
+            if program.ready():
+                first.is_ready = True
+                waiting.remove(first)
+                if told is not None:
+                    told(program.name)
+                continue
+            if time.monotonic() - began > program.ready_seconds:
+                raise ProgramError(
+                    f"{program.name} was not ready within {program.ready_seconds:g} s",
+                    code="program_not_ready",
+                    hint=_last_words(program),
+                )
+            time.sleep(_PAUSE_SECONDS)
 
     def check(self) -> None:
         """Raise ProgramError if a program has ended by itself."""
@@ -231,6 +231,8 @@ def _inside(run: Callable[[], int], parent: int) -> int:
         code = Exit.INTERRUPTED
     except IsthmusError as error:
         code = conclude(error)
+    except (SystemExit, BrokenPipeError):  # whoever read our output has seen enough
+        code = Exit.FAILED
     except BaseException:  # this process ends here: say what happened, and clean up all the same
         sys.excepthook(*sys.exc_info())
         code = Exit.FAILED
@@ -238,6 +240,7 @@ def _inside(run: Callable[[], int], parent: int) -> int:
         for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(each, signal.SIG_IGN)
     processes.kill_below()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     return code
