@@ -111,6 +111,7 @@ class FakePlane:
         self.queue: deque[workloads.LeasedWorkload] = deque()
         self.leases: dict[UUID, Lease] = {}
         self.settled: dict[UUID, workloads.Settlement] = {}
+        self.released: list[workloads.Settlement] = []
         self.verdicts: list[workloads.SettleVerdict] = []
         self.fences: dict[UUID, int] = defaultdict(int)
         self.minted: list[str] = []
@@ -360,7 +361,11 @@ class FakePlane:
             lease = self.leases.pop(one.workload_id, None)
             if lease is not None and lease.workload.fence == one.fence:
                 verdict = workloads.SettleVerdict.SETTLED
-                self.settled[one.workload_id] = one
+                if one.outcome is workloads.Outcome.RELEASED:
+                    self.released.append(one)
+                    self._queue_again(lease.workload)
+                else:
+                    self.settled[one.workload_id] = one
             elif one.workload_id in self.settled:
                 verdict = workloads.SettleVerdict.DUPLICATE
             else:
@@ -368,6 +373,12 @@ class FakePlane:
             self.verdicts.append(verdict)
             verdicts.append(workloads.SettledLease(workload_id=one.workload_id, fence=one.fence, verdict=verdict))
         return _yes(workloads.SettleResponse(verdicts=tuple(verdicts)))
+
+    def _queue_again(self, workload: workloads.LeasedWorkload) -> None:
+        self.fences[workload.workload_id] += 1
+        self.queue.append(workload.model_copy(update={"fence": self.fences[workload.workload_id]}))
+        if self._queued is not None:
+            self._queued.set()
 
     def _mint(self, call: Call) -> Answer:
         request = workloads.TaskTokenRequest.model_validate_json(call.body)
