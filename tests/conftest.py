@@ -1,8 +1,8 @@
 """Fixtures that several suites share: a real PostgreSQL for the whole run, and databases in it that cost milliseconds.
 
 ``postgres_url`` leads to the embedded server, without durability, or to the one that ``ISTHMUS_TEST_POSTGRES_URL``
-names (its role must be able to create databases). ``new_database`` makes databases that are dropped after the test;
-``airflow_database`` is one with Airflow's schema and ours, cloned from a template that is migrated once a run.
+names (its role must be a superuser). ``new_database`` makes databases that are dropped after the test;
+``airflow_database`` is one with Airflow's schema and ours, migrated once a run and emptied before each test.
 """
 
 import contextlib
@@ -108,8 +108,32 @@ def airflow_template(postgres_url: str, airflow_environment: Callable[[str], dic
         yield name
 
 
-@pytest.fixture
-def airflow_database(postgres_url: str, airflow_template: str) -> Iterator[str]:
-    """The URL of a database with Airflow's schema and ours, empty, for one test."""
+#: Everything but what migrations put there. Deleting from empty tables is forty times as fast as cloning a database.
+_EMPTY = """
+    DO $$
+    DECLARE name text;
+    BEGIN
+        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid();
+        PERFORM set_config('session_replication_role', 'replica', true);  -- no foreign keys, so no order
+        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public'
+            AND tablename NOT IN ('alembic_version', 'isthmus_alembic_version', 'log_template', 'slot_pool')
+        LOOP
+            EXECUTE format('DELETE FROM %I', name);
+        END LOOP;
+    END $$
+"""
+
+
+@pytest.fixture(scope="session")
+def airflow_clone(postgres_url: str, airflow_template: str) -> Iterator[str]:
+    """The URL of the database behind ``airflow_database``."""
     with _database(postgres_url, airflow_template) as url:
         yield url
+
+
+@pytest.fixture
+def airflow_database(airflow_clone: str) -> str:
+    """The URL of a database with Airflow's schema and ours, empty. A test that changes the schema changes it back."""
+    _execute(airflow_clone, _EMPTY)
+    return airflow_clone

@@ -104,6 +104,7 @@ def test_an_error_is_not_taken_for_an_answer(successor: Any) -> None:
     plane.execute("ALTER TABLE isthmus_workload RENAME TO gone")
     with pytest.raises(ProgrammingError):
         plane.adopt()
+    plane.execute("ALTER TABLE gone RENAME TO isthmus_workload")
     assert plane.task_states() == {"one": "running"}
 
 

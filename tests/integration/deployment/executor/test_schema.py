@@ -101,8 +101,9 @@ def test_the_manager_knows_whether_the_tables_are_up_to_date(airflow_url: str) -
         manager.upgradedb()
     with databases.connected(airflow_url) as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE isthmus_alembic_version SET version_num = '0000'")
-    with create_session() as session:
-        assert not IsthmusDBManager(session).check_migration()
+        with create_session() as session:
+            assert not IsthmusDBManager(session).check_migration()
+        cursor.execute("UPDATE isthmus_alembic_version SET version_num = '0001'")
 
 
 def test_another_database_is_refused_where_the_executor_is_configured(
