@@ -28,14 +28,16 @@ class IsthmusDBManager(compat.BaseDBManager):
     revision_heads_map = {"0.1.0": "0001"}  # noqa: RUF012 - declared so by Airflow
 
     def initdb(self, *arguments: Any, **options: Any) -> None:
-        """Create the tables of a new database."""
+        """Create the tables of a new database. Raises ConfigError where it is not PostgreSQL 14 or later."""
         if self._is_ours():
+            databases.check(compat.database_url())
             manager: Any = super()  # untyped in Airflow, as the two below
             manager.initdb(*arguments, **options)
 
     def upgradedb(self, *arguments: Any, **options: Any) -> None:
-        """Create or upgrade the tables."""
+        """Create or upgrade the tables. Raises ConfigError where the database is not PostgreSQL 14 or later."""
         if self._is_ours():
+            databases.check(compat.database_url())
             manager: Any = super()
             manager.upgradedb(*arguments, **options)
 

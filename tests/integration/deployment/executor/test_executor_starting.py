@@ -1,12 +1,14 @@
 """What the executor refuses to start with, and what it says about itself."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from isthmus.kit.errors import ConfigError
+from isthmus.deployment import databases
+from isthmus.kit.errors import ConfigError, UnreachableError
 
 
 @pytest.mark.parametrize("url", ["sqlite:////tmp/airflow.db", "mysql+mysqldb://a:b@localhost/airflow"])
@@ -17,6 +19,20 @@ def test_other_databases_are_refused(plane: Any, monkeypatch: pytest.MonkeyPatch
         executor.start()
     assert caught.value.code == "database_unsupported"
     assert "postgresql+psycopg2://" in caught.value.__notes__[0]
+
+
+def test_an_old_postgresql_is_refused(plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(databases, "LEAST_MAJOR_VERSION", 99)
+    with pytest.raises(ConfigError) as caught:
+        type(plane.executor)().start()
+    assert caught.value.code == "database_too_old"
+
+
+def test_a_database_that_does_not_answer_is_not_started_with(plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://user:secret@127.0.0.1:1/airflow")
+    with pytest.raises(UnreachableError) as caught:
+        type(plane.executor)().start()
+    assert "secret" not in str(caught.value)
 
 
 def test_unknown_settings_are_refused(plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,13 +86,14 @@ def test_airflow_shows_that_message_instead_of_fetching_from_the_host(plane: Any
     assert not any("8793" in line or "Could not read served logs" in line for line in lines)
 
 
-def test_a_dump_says_what_is_held(plane: Any, run_dag: Callable[..., str], capsys: Any, caplog: Any) -> None:
+def test_a_dump_says_what_is_held(plane: Any, run_dag: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
     run_dag({"task_id": "one"})
     plane.loop()
-    plane.executor.debug_dump()
-    said = capsys.readouterr().out + caplog.text
-    assert plane.workloads()[0]["id"] in said
-    assert "event-driven scheduling on" in said
+    plane.executor._log = logging.getLogger("test.executor")
+    with caplog.at_level(logging.INFO, "test.executor"):
+        plane.executor.debug_dump()
+    assert plane.workloads()[0]["id"] in caplog.text
+    assert "event-driven scheduling on" in caplog.text
 
 
 def test_everything_of_airflows_interface_is_there(plane: Any) -> None:

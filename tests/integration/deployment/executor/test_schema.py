@@ -117,6 +117,14 @@ def test_another_database_is_refused_where_the_executor_is_configured(
     assert caught.value.code == "database_unsupported"
 
 
+def test_an_old_postgresql_gets_no_tables(airflow_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from isthmus.deployment.schema import IsthmusDBManager
+
+    monkeypatch.setattr(databases, "LEAST_MAJOR_VERSION", 99)
+    with pytest.raises(ConfigError, match="database_too_old"):
+        IsthmusDBManager(None).initdb()
+
+
 def test_another_database_is_left_alone_where_it_is_not(airflow_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on an agent, which has the package and no use for the tables."""
     from isthmus.deployment.schema import IsthmusDBManager
