@@ -41,7 +41,7 @@ SETTINGS = {
     "ALLOWED_CONNECTIONS": "public_*",
     "ALLOWED_VARIABLES": "shared_*",
     "TRUSTED_PROXIES": f"{PROXY}/32",
-    "MAX_BODY_BYTES": "65536",
+    "MAX_BODY_BYTES": "262144",
     "MAX_EXECUTION_BODY_BYTES": "131072",
     "LISTEN_HOST": "::",
     "LISTEN_PORT": "0",

@@ -5,10 +5,10 @@ Times are RFC 3339 with an offset; addresses are textual IPv4 or IPv6; lists com
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field, IPvAnyNetwork
+from pydantic import BeforeValidator, Field, IPvAnyNetwork
 
 from isthmus.wire.agents import AgentWarning, Phase
 from isthmus.wire.bodies import Request, Response
@@ -53,10 +53,17 @@ class HealthView(Response):
     warnings: tuple[AgentWarning, ...]
 
 
+def _text(value: object) -> object:
+    """Numbers are addresses too, to ``ipaddress``; on the wire they are a mistake."""
+    if isinstance(value, int | float):
+        raise ValueError("an address range is a text")
+    return value
+
+
 class AllowListBody(Request):
     """The allow list as a whole: IPv4 and IPv6 ranges in CIDR form. Empty means that every address may come in."""
 
-    ranges: tuple[IPvAnyNetwork, ...] = Field(max_length=1000)
+    ranges: tuple[Annotated[IPvAnyNetwork, BeforeValidator(_text)], ...] = Field(max_length=1000)
 
 
 class AllowListView(Response):

@@ -15,17 +15,26 @@ from isthmus.wire.bodies import Request, Response
 from isthmus.wire.names import AgentName, QueueName, Role
 
 Slots = Annotated[int, Field(ge=1, le=1024)]
-Fence = Annotated[int, Field(ge=1, le=2**63 - 1)]
+#: At most what every reader of JSON holds exactly (RFC 8259, section 6).
+Fence = Annotated[int, Field(ge=1, le=2**53 - 1)]
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 LabelText = Annotated[str, StringConstraints(max_length=253)]
+#: A version as PEP 440 writes it when it is normalised: 3.3.2, 1.4.0b1, 0.2.0.dev3+g1a2b.
+VersionText = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^([0-9]+!)?[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?(\+[a-z0-9]+(\.[a-z0-9]+)*)?$",
+        max_length=64,
+    ),
+]
 
 
 class Versions(Request):
     """What the agent runs. ``airflow`` and ``task_sdk`` come from its fork server, which may live in another image."""
 
-    isthmus: str = Field(max_length=64)
-    airflow: str | None = Field(default=None, max_length=64)
-    task_sdk: str | None = Field(default=None, max_length=64)
+    isthmus: VersionText
+    airflow: VersionText | None = None
+    task_sdk: VersionText | None = None
     python: str = Field(max_length=64)
 
 

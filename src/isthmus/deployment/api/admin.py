@@ -11,12 +11,14 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Request as HttpRequest
 from pydantic import ValidationError
 
 from isthmus import __version__
 from isthmus.deployment import reading, steering
 from isthmus.deployment.api import documents
+from isthmus.deployment.api.refusals import BadRequestError
 from isthmus.deployment.plane import Plane
 from isthmus.deployment.pooling import Database
 from isthmus.deployment.reading import AgentRow, WorkloadFilter, WorkloadRow
@@ -41,6 +43,8 @@ EVERYWHERE: Final = (
 Limit = Annotated[int, Query(ge=1, le=500)]
 #: Names in queries: what PostgreSQL's text cannot hold is no name of anything.
 Name = Annotated[str, Query(max_length=512, pattern=r"^[^\x00]*$")]
+#: Where the next page begins: what ``next_before`` of the page before said.
+Cursor = Annotated[str, Query(max_length=128, pattern=r"^[-+.:T0-9]+~[-0-9a-f]+$")]
 TokenId = Annotated[str, Path(pattern=r"^[a-z2-7]{12}$")]
 
 
@@ -61,12 +65,20 @@ _STEERING: Final[dict[Verb, Callable[[Database, UUID], Coroutine[Any, Any, None]
 
 def router(plane: Plane, clock: Clock, *, airflow_version: str) -> APIRouter:
     """All routes of the admin API."""
-    routes = APIRouter(responses=documents.responses(EVERYWHERE))
+    routes = APIRouter(responses=documents.responses(EVERYWHERE), dependencies=[Depends(_known_parameters)])
     _add_deployment(routes, plane, airflow_version)
     _add_tokens(routes, plane, clock)
     _add_agents(routes, plane)
     _add_workloads(routes, plane)
     return routes
+
+
+async def _known_parameters(request: HttpRequest) -> None:
+    """A query parameter that the route does not have is a typo, not a wish to be ignored."""
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise BadRequestError.field(f"query.{name}"[:100], "is not a parameter of this path")
 
 
 def _may(*codes: Code) -> dict[int | str, dict[str, Any]]:
@@ -185,7 +197,7 @@ def _add_workloads(routes: APIRouter, plane: Plane) -> None:
         kind: Kind | None = None,
         dag_id: Name | None = None,
         agent_id: UUID | None = None,
-        before: Name | None = None,
+        before: Cursor | None = None,
         limit: Limit = 100,
     ) -> admin.WorkloadPage:
         """A page of workloads, newest first."""

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from pydantic import ValidationError
 
 from isthmus import __version__
@@ -350,21 +350,14 @@ def check_versions(versions: Versions, task_sdk: Version, plane: Version) -> Non
     what is missing: so that is refused now. An older SDK is served as Airflow promises. Of Isthmus itself two minor
     versions behind work.
     """
-    theirs = _version("versions.isthmus", versions.isthmus)
-    if versions.task_sdk is not None and (sdk := _version("versions.task_sdk", versions.task_sdk)) > task_sdk:
+    theirs = Version(versions.isthmus)
+    if versions.task_sdk is not None and (sdk := Version(versions.task_sdk)) > task_sdk:
         raise PlaneRefusedError(
             Code.SDK_TOO_NEW, f"The agent has apache-airflow-task-sdk {sdk}; the deployment has {task_sdk}."
         )
     behind = plane.minor - theirs.minor if theirs.major == plane.major else 0
     if theirs.major < plane.major or behind > MINOR_VERSIONS_BEHIND:
         raise PlaneRefusedError(Code.AGENT_TOO_OLD, f"The agent has Isthmus {theirs}; the deployment has {plane}.")
-
-
-def _version(field: str, text: str) -> Version:
-    try:
-        return Version(text)
-    except InvalidVersion:
-        raise BadRequestError.field(field, "is not a version (PEP 440)") from None
 
 
 def _references(leases: tuple[Lease, ...]) -> tuple[LeaseReference, ...]:

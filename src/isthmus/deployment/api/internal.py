@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Match, Route
 
 from isthmus import __version__
 from isthmus.deployment import reading
@@ -130,9 +131,9 @@ def application(
         title=TITLE, version=__version__, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
     _add_errors(app)
-    app.include_router(admin.router(plane, clock, airflow_version=airflow_version))
-    described = get_openapi(title=TITLE, version=__version__, description=DESCRIPTION, routes=app.routes)
-    admin_document = documents.completed(described, "The token in the file that [isthmus] admin_token_file names.")
+    routes = admin.router(plane, clock, airflow_version=airflow_version)
+    admin_document = document(routes)
+    app.include_router(routes)
     _add_health(app, plane, checkup)
     _add_metrics(app, plane, metrics)
 
@@ -145,6 +146,12 @@ def application(
         return JSONResponse(admin_document)
 
     return app
+
+
+def document(routes: APIRouter) -> dict[str, Any]:
+    """The OpenAPI document of the admin API."""
+    described = get_openapi(title=TITLE, version=__version__, description=DESCRIPTION, routes=routes.routes)
+    return documents.completed(described, "The token in the file that [isthmus] admin_token_file names.")
 
 
 def _add_health(app: FastAPI, plane: Plane, checkup: Checkup) -> None:
@@ -183,11 +190,17 @@ def _add_errors(app: FastAPI) -> None:
             return PlainTextResponse(paths.NOT_FOUND_TEXT, 404, {"x-content-type-options": "nosniff"})
         refusal = _problem_of(error)
         request.scope[_CODE] = refusal.code
-        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+        headers = {"allow": _methods(app, request.scope)} if refusal.code == Code.METHOD_NOT_ALLOWED else None
         return Response(refusal.model_dump_json(), refusal.status, headers, CONTENT_TYPE)
 
     for kind in (PlaneRefusedError, DatabaseError, BadRequestError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, refuse)
+
+
+def _methods(app: FastAPI, scope: asgi.Scope) -> str:
+    """What the path takes. Several routes share it, and Starlette names the methods of the first alone."""
+    routes = [route for route in app.routes if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in routes for method in route.methods or ()}))
 
 
 def _problem_of(error: Exception) -> Problem:
