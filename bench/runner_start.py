@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.fakes import control as controls
 from tests.fakes.execution_api import FakeExecutionApi
+
 from isthmus.kit import processes
 from isthmus.wire import frames
 
@@ -161,8 +162,11 @@ class Bench:
         pids = [self.control.wait_for(frames.Launched, workload)[1].pid for workload in workloads]
         time.sleep(3)
         supervisors = [private_mib(pid) for pid in pids]
-        tasks = [private_mib(child) for pid in pids for child in processes.children(pid)]
-        spares = [private_mib(pid) for pid in processes.children(self.control.process.pid) if pid not in pids]
+        others = [pid for pid in processes.children(self.control.process.pid) if pid not in pids]
+        titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in others}
+        tasks = [private_mib(pid) for pid, title in titles.items() if title.startswith(b"airflow worker")]
+        tasks += [private_mib(child) for pid in pids for child in processes.children(pid)]
+        spares = [private_mib(pid) for pid, title in titles.items() if title.startswith(b"isthmus")]
         print(f"memory: {count} running tasks")
         line("private, supervisor", supervisors, "MiB")
         line("private, task", tasks, "MiB")

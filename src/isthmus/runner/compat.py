@@ -13,16 +13,18 @@ import inspect
 import logging
 import os
 import platform
+import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, wraps
 from pathlib import Path
+from selectors import BaseSelector
 from types import ModuleType
-from typing import Any, BinaryIO, Final, Self, cast
+from typing import Any, BinaryIO, Final, NoReturn, Self, cast
 
 import airflow
 import attrs
@@ -39,13 +41,13 @@ from airflow.sdk._shared.listeners.listener import ListenerManager
 from airflow.sdk._shared.listeners.spec import lifecycle, taskinstance
 from airflow.sdk._shared.logging import structlog as structlog_setup
 from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
-from airflow.sdk._shared.secrets_masker.secrets_masker import SecretsMasker
+from airflow.sdk._shared.secrets_masker.secrets_masker import SecretsMasker, reset_secrets_masker
 from airflow.sdk.api.client import Client, get_hostname, getuser
 from airflow.sdk.api.datamodels._generated import TIRunContext
 from airflow.sdk.execution_time import callback_supervisor, comms, connection_test_supervisor, supervisor, task_runner
 from airflow.sdk.execution_time.comms import StartupDetails
 from airflow.sdk.execution_time.coordinator import get_coordinator_manager
-from airflow.sdk.execution_time.supervisor import ActivitySubprocess, WatchedSubprocess
+from airflow.sdk.execution_time.supervisor import ActivitySubprocess, ProcessTracker, WatchedSubprocess
 from airflow.sdk.observability.metrics import stats_utils
 from opentelemetry.trace import NoOpTracer
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -56,6 +58,7 @@ __all__ = [
     "Client",
     "IncompatibleAirflowError",
     "PayloadError",
+    "ProcessTracker",
     "accept_any_executor",
     "airflow_version",
     "call_with_each_subprocess",
@@ -68,9 +71,11 @@ __all__ = [
     "parse_workload",
     "python_version",
     "remember_sensitive_names",
+    "run_task",
     "run_task_here",
     "run_workload",
     "skip_first_heartbeat",
+    "start_tasks_with",
     "startup_frames",
     "task_sdk_version",
 ]
@@ -92,6 +97,11 @@ _TASK_MODULES: Final = (
     "airflow.sdk.serde",
     "encodings.idna",
     "jinja2.ext",
+)
+
+#: What ``ActivitySubprocess.start`` passes on for a task that is started as this runner knows it.
+_TASK_ARGUMENTS: Final = frozenset(
+    {"id", "client", "logger", "use_exec", "new_process_group", "subprocess_logs_to_stdout"}
 )
 
 #: Bounds of what ``remember_sensitive_names`` remembers: names come from DAGs.
@@ -151,6 +161,17 @@ def _calls() -> dict[str, tuple[Callable[..., Any], tuple[str, ...], tuple[str, 
         "SecretsMasker.should_hide_value_for_key": (SecretsMasker.should_hide_value_for_key, ("self", "name"), ()),
         "dagbag._validate_executor_fields": (dagbag._validate_executor_fields, ("dag", "bundle"), ()),
         "task_runner.main": (task_runner.main, (), ()),
+        "WatchedSubprocess.start": (
+            WatchedSubprocess.start,
+            (),
+            ("target", "logger", "use_exec", "new_process_group"),
+        ),
+        "supervisor._fork_main": (
+            supervisor._fork_main,
+            ("requests", "stdout", "stderr", "log_fd", "target"),
+            (),
+        ),
+        "supervisor._subprocess_main": (supervisor._subprocess_main, (), ()),
         "Client.__init__": (Client.__init__, ("self",), ("base_url", "token", "transport", "timeout")),
         "Client._get_ssl_context_cached": (Client._get_ssl_context_cached, ("ca_file", "ca_path"), ()),
     }
@@ -377,6 +398,45 @@ def skip_first_heartbeat() -> None:
     _replace(ActivitySubprocess, "_on_child_started", on_child_started)
 
 
+def start_tasks_with(fork_task: Callable[[Sequence[socket.socket]], ProcessTracker]) -> None:
+    """Have the supervisors of this process get their tasks from ``fork_task`` instead of forking them.
+
+    ``fork_task`` gets the task's ends of its requests, standard output, standard error and log sockets. What is not a
+    plain task (a callback, a task of a coordinator of its own) is forked as ever.
+    """
+    start = cast("Any", WatchedSubprocess.start).__func__
+
+    def start_elsewhere(cls: Any, /, *, target: Any = supervisor._subprocess_main, **arguments: Any) -> Any:
+        if target is not supervisor._subprocess_main or set(arguments) - _TASK_ARGUMENTS:
+            return start(cls, target=target, **arguments)
+        logger = arguments.pop("logger", None) or structlog.get_logger(logger_name="task").bind()
+        arguments.pop("use_exec", None)
+        pairs = [socket.socketpair() for _ in range(4)]
+        try:
+            process = fork_task([theirs for theirs, _ in pairs])
+        finally:
+            for theirs, _ in pairs:
+                theirs.close()
+        requests, stdout, stderr, logs = (ours for _, ours in pairs)
+        task = cls(
+            pid=process.pid,
+            stdin=requests,
+            process=process,
+            process_log=logger,
+            start_time=time.monotonic(),
+            **arguments,
+        )
+        task._register_pipe_readers(stdout, stderr, requests, logs, data={})
+        return task
+
+    _replace(WatchedSubprocess, "start", classmethod(start_elsewhere))
+
+
+def run_task(requests: socket.socket, stdout: socket.socket, stderr: socket.socket, logs: socket.socket) -> NoReturn:
+    """Be the task of a supervisor that has the other ends of these sockets."""
+    supervisor._fork_main(requests, stdout, stderr, logs.fileno(), supervisor._subprocess_main)
+
+
 def accept_any_executor() -> None:
     """Let DAG files name executors that only the plane knows.
 
@@ -386,14 +446,14 @@ def accept_any_executor() -> None:
     _replace(dagbag, "_validate_executor_fields", lambda *_, **__: None)
 
 
-def call_with_each_subprocess(watch: Callable[[Any], None]) -> None:
-    """Call ``watch`` with each ``WatchedSubprocess`` once its child runs and its sockets are in its selector."""
+def call_with_each_subprocess(watch: Callable[[int, ProcessTracker, BaseSelector], None]) -> None:
+    """Call ``watch`` with the pid, tracker and selector of each ``WatchedSubprocess`` that has its sockets selected."""
     register = WatchedSubprocess._register_pipe_readers
 
     @wraps(register)
     def register_and_watch(self: Any, *args: Any, **kwargs: Any) -> None:
         register(self, *args, **kwargs)
-        watch(self)
+        watch(self.pid, self._process, self.selector)
 
     _replace(WatchedSubprocess, "_register_pipe_readers", register_and_watch)
 
@@ -404,6 +464,8 @@ def load_supervisor_parts() -> None:
     sdk_log.logging_processors(json_output=True)
     get_coordinator_manager()
     supervisor.ensure_secrets_backend_loaded()
+    # As each supervisor does: what is masked in a task's log is what that task meets.
+    reset_secrets_masker()
     get_hostname()  # type: ignore[no-untyped-call]
     getuser()
 

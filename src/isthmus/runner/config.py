@@ -18,6 +18,8 @@ class Shortcut(StrEnum):
     SPARES = "spares"
     #: Let a supervisor run one task after another (``launching``).
     REUSE = "reuse"
+    #: Fork tasks from the fork server, to whose memory nobody writes, instead of from supervisors (``forking``).
+    PRISTINE = "pristine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

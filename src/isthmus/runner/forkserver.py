@@ -14,21 +14,22 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel, ValidationError
 from setproctitle import setproctitle
 
 from isthmus.kit import processes
-from isthmus.runner import compat, launching, pidfds, supervising, warming
+from isthmus.runner import compat, forking, launching, pidfds, receiving, supervising, warming
 from isthmus.runner.config import RunnerConfig, Shortcut
 from isthmus.runner.launching import Supervisor
+from isthmus.runner.receiving import Inbox, PeerError
 from isthmus.wire import frames
 
 log = structlog.get_logger(logger_name="isthmus.forkserver")
@@ -38,27 +39,18 @@ _SWEEP_SECONDS: Final = 0.002
 #: Leftovers that survive SIGKILL for this long belong to another user (``run_as_user``) or are stuck in the kernel.
 #: They are reported and no longer waited for.
 _LEFTOVER_SECONDS: Final = 20.0
+#: Between two rounds of killing a workload whose time is over: what is new since is killed in the next one.
+_KILL_AGAIN_SECONDS: Final = 0.1
 #: After a task was killed its supervisor reports the state and uploads the log. It gets this long.
 _REPORT_SECONDS: Final = 5.0
 #: Ready supervisors are forked this long after the last launch: not while the one just taken wants the processor.
 _REFILL_SECONDS: Final = 0.05
+#: Not at once after one died or could not be forked: whatever it was may happen again.
+_REFILL_AGAIN_SECONDS: Final = 1.0
 #: At the end: for killing everything.
 _END_SECONDS: Final = 10.0
-_RECEIVE_BYTES: Final = 65536
 #: ``struct ucred`` of <sys/socket.h>: pid, uid, gid.
 _UCRED: Final = struct.Struct("=iII")
-
-
-class PeerError(Exception):
-    """The control process sent what it must not send."""
-
-
-class _Head(BaseModel):
-    """All that the fork server reads of a frame."""
-
-    type: Literal["ready", "launch", "launched", "exited", "kill", "stop"]
-    workload_id: UUID | None = None
-    grace_seconds: float = 0.0
 
 
 @dataclass
@@ -71,9 +63,10 @@ class _Workload:
     #: Set by Kill: when the task's processes are killed, and when the supervisor is.
     kill_task_at: float | None = None
     kill_supervisor_at: float | None = None
-    #: Set when the supervisor is reaped and what it left is being killed.
+    #: Of its task, once that is reaped.
+    task_cpu_seconds: float = 0.0
+    #: Set when it is over but for what it left, which is being killed.
     exited: frames.Exited | None = None
-    give_up_at: float = 0.0
 
 
 @dataclass
@@ -81,7 +74,7 @@ class _Peer:
     """The control process's connection."""
 
     socket: socket.socket
-    received: bytearray = field(default_factory=bytearray)
+    inbox: Inbox = field(default_factory=Inbox)
     unsent: bytearray = field(default_factory=bytearray)
 
 
@@ -96,6 +89,8 @@ class ForkServer:
         self._workloads: dict[UUID, _Workload] = {}
         #: All that live, by pid: at work, ready, or about to exit.
         self._supervisors: dict[int, Supervisor] = {}
+        #: What workloads left behind and is being killed, with the time since when.
+        self._leftovers: dict[int, float] = {}
         #: Leftovers that could not be killed.
         self._stuck: set[int] = set()
         self._refill_at: float | None = 0.0
@@ -106,7 +101,8 @@ class ForkServer:
         spares = 0 if Shortcut.SPARES in config.without else config.spares
         self._launcher = launching.Launcher(
             count=spares,
-            uses=1 if Shortcut.REUSE in config.without else None,
+            uses=1 if Shortcut.REUSE in config.without else supervising.USES,
+            pristine=Shortcut.PRISTINE not in config.without,
             lock_fd=config.lock_fd,
             close_parents=self._close,
         )
@@ -146,7 +142,7 @@ class ForkServer:
                 self._stopping = True
 
     def _close(self) -> None:
-        """In a supervisor, just after the fork: close what is ours alone."""
+        """In a child, just after the fork: close what is ours alone."""
         self._selector.close()
         for supervisor in self._supervisors.values():
             supervisor.close()
@@ -154,6 +150,11 @@ class ForkServer:
         for one in (self._listener, peer, self._wakeup_read, self._wakeup_write):
             if one is not None:
                 one.close()
+
+    def _close_in_task(self) -> None:
+        self._close()
+        if self._config.lock_fd is not None:
+            os.close(self._config.lock_fd)
 
     def _end_everything(self) -> None:
         if left := processes.kill_below(timeout_seconds=_END_SECONDS):
@@ -213,22 +214,16 @@ class ForkServer:
             self._peer_lost = True
 
     def _receive(self, peer: _Peer) -> None:
-        chunk = bytearray(_RECEIVE_BYTES)
         try:
-            count = peer.socket.recv_into(chunk)
+            count = peer.inbox.receive_from(peer.socket)
         except BlockingIOError:
             return
         if count == 0:
             log.info("The control process is gone", workloads=len(self._workloads))
             self._peer_lost = True
             return
-        peer.received += memoryview(chunk)[:count]
-        _wipe(chunk)
-        for frame in _cut_frames(peer.received):
-            try:
-                self._obey(frame)
-            finally:
-                _wipe(frame)
+        for frame in peer.inbox.frames():
+            self._obey(frame)
 
     def _hang_up(self, peer: _Peer) -> None:
         """The control process is gone: so is the right of its workloads to live."""
@@ -262,14 +257,8 @@ class ForkServer:
 
     # --- what it asks for ------------------------------------------------------------------------------------------
 
-    def _obey(self, frame: bytearray) -> None:
-        body = frame[frames.LENGTH.size :]
-        try:
-            head = _Head.model_validate_json(body)
-        except ValidationError as error:
-            raise PeerError(f"not a frame: {error.errors(include_input=False)[0]['msg']}") from None
-        finally:
-            _wipe(body)
+    def _obey(self, frame: memoryview) -> None:
+        head = receiving.read_head(frame)
         match head.type, head.workload_id:
             case "launch", UUID() as workload_id:
                 self._launch(workload_id, frame)
@@ -281,26 +270,33 @@ class ForkServer:
             case other, workload_id:
                 raise PeerError(f"unexpected frame {other!r} (workload {workload_id})")
 
-    def _launch(self, workload_id: UUID, frame: bytearray) -> None:
+    def _launch(self, workload_id: UUID, frame: memoryview) -> None:
         if workload_id in self._workloads:
             # Its Exited is still to come, and ends both: one workload never has two trees.
             log.error("A workload was launched while it still runs", workload_id=str(workload_id))
             return
-        supervisor = self._assign(frame)
+        try:
+            supervisor = self._assign(frame)
+        except OSError as error:
+            log.error("A workload cannot be started", workload_id=str(workload_id), error=str(error))
+            self._send(frames.Exited(workload_id=workload_id, exit_code=1, detail=f"cannot be started: {error}"))
+            return
         self._workloads[workload_id] = _Workload(workload_id, supervisor, time.monotonic())
         self._send(frames.Launched(workload_id=workload_id, pid=supervisor.pid))
         self._refill_at = time.monotonic() + _REFILL_SECONDS
 
-    def _assign(self, frame: bytearray) -> Supervisor:
+    def _assign(self, frame: memoryview) -> Supervisor:
         """Give the workload to a ready supervisor, or to a new one when there is none or it died meanwhile."""
-        while True:
-            supervisor = self._launcher.take() or self._fork()
+        while supervisor := self._launcher.take():
             try:
                 supervisor.assign(frame)
             except OSError:
                 log.warning("A ready supervisor was dead", pid=supervisor.pid)
             else:
                 return supervisor
+        supervisor = self._fork()
+        supervisor.assign(frame)
+        return supervisor
 
     def _kill(self, workload_id: UUID, grace_seconds: float) -> None:
         workload = self._workloads.get(workload_id)
@@ -313,7 +309,14 @@ class ForkServer:
             workload.kill_task_at = time.monotonic() + grace_seconds
             workload.kill_supervisor_at = workload.kill_task_at + _REPORT_SECONDS
         else:
+            self._kill_task(workload.supervisor)
             _signal(workload.supervisor.pid, signal.SIGKILL)
+
+    def _kill_task(self, supervisor: Supervisor) -> None:
+        """What is below the task comes to us as leftovers when it dies; what the supervisor forked is below it."""
+        if supervisor.task is not None:
+            _signal(supervisor.task[0], signal.SIGKILL)
+        processes.sweep(below=supervisor.pid)
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -330,27 +333,77 @@ class ForkServer:
         now = time.monotonic()
         for workload in self._workloads.values():
             if workload.kill_task_at is not None and workload.kill_task_at <= now:
-                # What dies becomes a zombie of its parent; what is new since is killed in the next round.
-                processes.sweep(below=workload.supervisor.pid)
-                workload.kill_task_at = now + 0.1
+                self._kill_task(workload.supervisor)
+                workload.kill_task_at = now + _KILL_AGAIN_SECONDS
             if workload.kill_supervisor_at is not None and workload.kill_supervisor_at <= now:
                 _signal(workload.supervisor.pid, signal.SIGKILL)
                 workload.kill_task_at = workload.kill_supervisor_at = None
         if self._sweep_at is not None and self._sweep_at <= now:
             self._sweep()
         if self._launcher.lacks and self._refill_at is not None and self._refill_at <= now and not self._stopping:
-            self._launcher.give_back(self._fork(), now)
+            self._refill(now)
         while surplus := self._launcher.let_go(now):
             self._retire(surplus)
 
     # --- supervisors and what they leave -----------------------------------------------------------------------------
 
+    def _refill(self, now: float) -> None:
+        try:
+            self._launcher.give_back(self._fork(), now)
+        except OSError as error:
+            log.error("A supervisor cannot be forked", error=str(error))
+            self._refill_at = now + _REFILL_AGAIN_SECONDS
+
     def _fork(self) -> Supervisor:
         supervisor = self._launcher.fork()
         self._supervisors[supervisor.pid] = supervisor
-        self._selector.register(supervisor.pidfd, selectors.EVENT_READ, lambda _: self._on_exit(supervisor))
-        self._selector.register(supervisor.channel, selectors.EVENT_READ, lambda _: self._on_word(supervisor))
+        for source, react in (
+            (supervisor.pidfd, self._on_exit),
+            (supervisor.channel, self._on_word),
+            (supervisor.line, self._on_request),
+        ):
+            self._selector.register(source, selectors.EVENT_READ, partial(self._react, react, supervisor))
         return supervisor
+
+    def _react(self, reaction: Callable[[Supervisor], None], supervisor: Supervisor, _: object) -> None:
+        """What the selector calls; not for one that was forgotten since the selector saw it."""
+        if self._supervisors.get(supervisor.pid) is supervisor:
+            reaction(supervisor)
+
+    def _on_request(self, supervisor: Supervisor) -> None:
+        """It wants its task forked."""
+        sockets = forking.receive_request(supervisor.line)
+        if sockets is None:
+            self._selector.unregister(supervisor.line)  # it is exiting
+            return
+        try:
+            pid = forking.fork(sockets, self._close_in_task)
+        except OSError as error:
+            log.error("A task cannot be forked", error=str(error))
+            self._selector.unregister(supervisor.line)
+            _signal(supervisor.pid, signal.SIGKILL)
+            return
+        supervisor.task = pid, processes.open_pidfd(pid)
+        self._selector.register(
+            supervisor.task[1], selectors.EVENT_READ, partial(self._react, self._on_task_exit, supervisor)
+        )
+        with suppress(OSError):  # it was killed meanwhile
+            forking.answer(supervisor.line, pid)
+
+    def _on_task_exit(self, supervisor: Supervisor) -> None:
+        """Its task ended: end what the task left, which may still hold the task's sockets, and tell."""
+        if supervisor.task is None:
+            return
+        pid, pidfd = supervisor.task
+        _, status, usage = os.wait4(pid, 0)
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        supervisor.task = None
+        if workload := self._workload_of(supervisor):
+            workload.task_cpu_seconds = usage.ru_utime + usage.ru_stime
+        self._sweep()
+        with suppress(OSError):
+            forking.answer(supervisor.line, os.waitstatus_to_exitcode(status))
 
     def _retire(self, supervisor: Supervisor) -> None:
         """Tell it that no more work comes; it exits by itself."""
@@ -359,11 +412,14 @@ class ForkServer:
         supervisor.channel.shutdown(socket.SHUT_WR)
 
     def _forget(self, supervisor: Supervisor) -> None:
+        """Its process is gone, or will be; a task of it that still runs is a leftover from now on."""
         del self._supervisors[supervisor.pid]
         self._launcher.discard(supervisor)
-        self._selector.unregister(supervisor.pidfd)
-        with suppress(KeyError):
-            self._selector.unregister(supervisor.channel)
+        task = [] if supervisor.task is None else [supervisor.task[1]]
+        sources: list[int | socket.socket] = [supervisor.pidfd, supervisor.channel, supervisor.line, *task]
+        for source in sources:
+            with suppress(KeyError):
+                self._selector.unregister(source)
         supervisor.close()
 
     def _workload_of(self, supervisor: Supervisor) -> _Workload | None:
@@ -378,14 +434,12 @@ class ForkServer:
             # The rest is for _on_exit.
             self._selector.unregister(supervisor.channel)
             return
-        # It made sure itself that nothing is left of the workload.
-        exited = self._conclude(workload, result.exit_code, result)
-        del self._workloads[workload.workload_id]
-        self._send(exited)
+        workload.exited = self._conclude(workload, result.exit_code, result)
         if supervisor.spent:
             self._retire(supervisor)
         else:
             self._launcher.give_back(supervisor, time.monotonic())
+        self._sweep()
 
     def _on_exit(self, supervisor: Supervisor) -> None:
         _, status = os.waitpid(supervisor.pid, 0)
@@ -395,11 +449,10 @@ class ForkServer:
         self._forget(supervisor)
         if workload is not None:
             workload.exited = self._conclude(workload, exit_code, result)
-            workload.give_up_at = time.monotonic() + _LEFTOVER_SECONDS
             self._sweep()
         elif exit_code != 0 and not supervisor.spent:
             log.warning("A ready supervisor ended", pid=supervisor.pid, exit_code=exit_code)
-            self._refill_at = time.monotonic() + 1.0  # not at once: whatever ended it may end the next one
+            self._refill_at = time.monotonic() + _REFILL_AGAIN_SECONDS
 
     def _conclude(self, workload: _Workload, exit_code: int, result: supervising.Result | None) -> frames.Exited:
         """Log the end of a workload whose supervisor said ``result``, or ended with ``exit_code`` and said nothing."""
@@ -411,7 +464,7 @@ class ForkServer:
             workload_id=str(workload.workload_id),
             exit_code=result.exit_code,
             seconds=round(time.monotonic() - workload.launched, 3),
-            task_cpu_seconds=round(result.task_cpu_seconds, 4),
+            task_cpu_seconds=round(workload.task_cpu_seconds + result.children_cpu_seconds, 4),
             supervisor_cpu_seconds=round(result.supervisor_cpu_seconds, 4),
         )
         workload.kill_task_at = workload.kill_supervisor_at = None
@@ -419,18 +472,20 @@ class ForkServer:
 
     def _sweep(self) -> None:
         """Kill leftovers; when there are none, the ended workloads are over."""
-        self._sweep_at = None
-        ended = [workload for workload in self._workloads.values() if workload.exited is not None]
         self._stuck = {pid for pid in self._stuck if not _is_reaped(pid)}
-        left = processes.sweep(spared={*self._supervisors, *self._stuck})
+        tasks = (one.task[0] for one in self._supervisors.values() if one.task is not None)
+        found = processes.sweep(spared={*self._supervisors, *tasks, *self._stuck})
         now = time.monotonic()
-        for workload in ended:
-            if left and now < workload.give_up_at:
-                self._sweep_at = now + _SWEEP_SECONDS
-                continue
-            if left:
-                log.error("Processes could not be killed", workload_id=str(workload.workload_id), pids=left)
-                self._stuck.update(left)
+        self._leftovers = {pid: self._leftovers.get(pid, now) for pid in found}
+        stuck = [pid for pid, since in self._leftovers.items() if now - since > _LEFTOVER_SECONDS]
+        if stuck:
+            log.error("Processes could not be killed", pids=stuck)
+            self._stuck.update(stuck)
+        if len(stuck) < len(found):
+            self._sweep_at = now + _SWEEP_SECONDS
+            return
+        self._sweep_at = None
+        for workload in [one for one in self._workloads.values() if one.exited is not None]:
             del self._workloads[workload.workload_id]
             if workload.exited is not None:
                 self._send(workload.exited)
@@ -462,25 +517,6 @@ def _is_reaped(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG) != (0, 0)
     except ChildProcessError:
         return not processes.is_alive(pid)
-
-
-def _wipe(data: bytearray) -> None:
-    data[:] = bytes(len(data))
-
-
-def _cut_frames(received: bytearray) -> Iterator[bytearray]:
-    """Take the whole frames, with their lengths, out of ``received``. Raises PeerError for an oversize one."""
-    while len(received) >= frames.LENGTH.size:
-        (length,) = frames.LENGTH.unpack_from(received)
-        if length > frames.MAX_FRAME_BYTES:
-            raise PeerError(f"a frame of {length} bytes is over the limit of {frames.MAX_FRAME_BYTES}")
-        end = frames.LENGTH.size + length
-        if len(received) < end:
-            return
-        frame = received[:end]
-        received[:end] = bytes(end)
-        del received[:end]
-        yield frame
 
 
 def main(config: RunnerConfig) -> None:

@@ -10,11 +10,12 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Final
 
 from isthmus.kit import processes
-from isthmus.runner import supervising
+from isthmus.runner import forking, supervising
 
 #: How long a burst's extra supervisors wait for the next burst.
 _LINGER_SECONDS: Final = 10.0
@@ -27,12 +28,16 @@ class Supervisor:
     pid: int
     pidfd: int
     channel: socket.socket = field(repr=False)
+    #: Where it asks for tasks to be forked.
+    line: socket.socket = field(repr=False)
+    #: The task that was forked for it and runs, with its pidfd.
+    task: tuple[int, int] | None = None
     #: It was sent a signal, or is about to exit: never give it another workload.
     spent: bool = False
     _said: bytearray = field(default_factory=bytearray, repr=False)
     _result: supervising.Result | None = None
 
-    def assign(self, frame: bytearray) -> None:
+    def assign(self, frame: memoryview) -> None:
         """Send it the workload: a whole ``Launch`` frame with its length. Raises OSError when it is dead."""
         self._result = None
         self.channel.sendall(frame)
@@ -53,15 +58,21 @@ class Supervisor:
     def close(self) -> None:
         """Forget it: its process is reaped already, or it is another's (after a fork)."""
         self.channel.close()
+        self.line.close()
         os.close(self.pidfd)
+        if self.task is not None:
+            os.close(self.task[1])
 
 
 class Launcher:
     """Forks supervisors and keeps ``count`` of them ready."""
 
-    def __init__(self, *, count: int, uses: int | None, lock_fd: int | None, close_parents: Callable[[], None]) -> None:
+    def __init__(
+        self, *, count: int, uses: int, pristine: bool, lock_fd: int | None, close_parents: Callable[[], None]
+    ) -> None:
         self._count = count
         self._uses = uses
+        self._pristine = pristine
         self._lock_fd = lock_fd
         self._close_parents = close_parents
         #: Ready ones with the time since which they are; the latest one last.
@@ -94,15 +105,28 @@ class Launcher:
         return None if at is None or at > now else self._ready.popleft()[1]
 
     def fork(self) -> Supervisor:
-        """A new one."""
-        ours, theirs = socket.socketpair()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            inheritance = supervising.Inheritance(
-                channel=theirs, lock_fd=self._lock_fd, close_parents=self._close_parents, parent=parent
-            )
-            supervising.main(inheritance if self._uses is None else replace(inheritance, uses=self._uses))
-        theirs.close()
-        return Supervisor(pid, processes.open_pidfd(pid), ours)
+        """A new one. Raises OSError when there can be no more processes or descriptors."""
+        with ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            line, their_line = forking.open_line()
+            for one in (ours, line):
+                undo.callback(one.close)
+            with theirs, their_line:
+                parent = os.getpid()
+                pid = os.fork()
+                if pid == 0:
+                    ours.close()
+                    line.close()
+                    supervising.main(
+                        supervising.Inheritance(
+                            channel=theirs,
+                            line=their_line if self._pristine else None,
+                            lock_fd=self._lock_fd,
+                            close_parents=self._close_parents,
+                            parent=parent,
+                            uses=self._uses,
+                        )
+                    )
+            pidfd = processes.open_pidfd(pid)
+            undo.pop_all()
+        return Supervisor(pid, pidfd, ours, line)

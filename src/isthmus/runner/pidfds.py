@@ -12,38 +12,42 @@ the supervisor waiting for another minute (``[workers] socket_cleanup_timeout``)
 
 import os
 import selectors
-from typing import Any, Final
+from typing import Final
 
 from isthmus.kit import processes
-from isthmus.runner import compat
+from isthmus.runner import compat, forking
 
 #: A daemon that survives SIGKILL for longer is stuck in the kernel; the fork server goes on trying.
 _LEFTOVER_SECONDS: Final = 1.0
 
 
-class _Pidfd:
+class _End:
     """Looks enough like a socket for ``WatchedSubprocess``, which closes what it is done with."""
 
-    def __init__(self, pid: int) -> None:
-        self._fd = processes.open_pidfd(pid)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
 
     def fileno(self) -> int:
-        return self._fd
+        return self._descriptor
 
     def close(self) -> None:
-        os.close(self._fd)
+        os.close(self._descriptor)
 
 
 def install() -> None:
-    """Make every ``WatchedSubprocess`` of this process and its children watch its child's pidfd."""
+    """Make every ``WatchedSubprocess`` of this process and its children watch for its child's end."""
     compat.call_with_each_subprocess(_watch)
 
 
-def _watch(subprocess: Any) -> None:
-    pid: int = subprocess.pid
+def _watch(pid: int, tracker: compat.ProcessTracker, selector: selectors.BaseSelector) -> None:
+    if isinstance(tracker, forking.TaskProcess):
+        # The fork server's child, not ours: its exit code arrives on the line, and the leftovers are gone by then.
+        end = _End(os.dup(tracker.fileno()))
+    else:
+        end = _End(processes.open_pidfd(pid))
 
-    def ended(_: _Pidfd) -> bool:
+    def ended(_: _End) -> bool:
         processes.kill_below(spared=[pid], timeout_seconds=_LEFTOVER_SECONDS)
         return False
 
-    subprocess.selector.register(_Pidfd(pid), selectors.EVENT_READ, (ended, subprocess.selector.unregister))
+    selector.register(end, selectors.EVENT_READ, (ended, selector.unregister))

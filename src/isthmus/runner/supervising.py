@@ -1,10 +1,10 @@
 """What a supervisor process does: wait for a workload, run it with Airflow's supervisor, say how it ended, and again.
 
 It is forked ahead of need, reads a ``Launch`` from its channel, and answers with one ``Result`` when the workload's
-whole process tree is gone: being the subreaper for it, it kills what is left itself. Then it takes the next workload,
-unless something happened that a later one should not meet. (Airflow's own executors, too, supervise one task after
-another in one process, and Airflow resets what has to be reset.) No code of a DAG ever runs here: the task is a fork.
-The channel, the fork server's descriptors and the agent's lock are closed in the task.
+process is gone. Then it takes the next workload, unless something happened that a later one should not meet. (Airflow's
+own executors, too, supervise one task after another in one process, and Airflow resets what has to be reset.) No code
+of a DAG runs here: a task is forked by the fork server (``forking``), a callback by Airflow's supervisor itself, which
+is the subreaper for that.
 """
 
 import gc
@@ -24,7 +24,7 @@ from setproctitle import setproctitle
 
 from isthmus.kit import processes
 from isthmus.kit.errors import IsthmusError
-from isthmus.runner import clients, compat
+from isthmus.runner import clients, compat, forking
 from isthmus.wire import frames
 from isthmus.wire.names import Kind
 
@@ -34,13 +34,13 @@ log = structlog.get_logger(logger_name="isthmus.supervising")
 _DETAIL_CHARACTERS: Final = 2000
 
 #: How much earlier than its fork server a process dies when memory ends: first tasks, then the supervisors that would
-#: report it. Out of 1000, where each point is a thousandth of all memory.
+#: report it. Out of 1000, where each point is a thousandth of all memory; a child's comes on top of its parent's.
 _SUPERVISOR_OOM_SCORE: Final = 100
-_TASK_OOM_SCORE: Final = 400
+_CHILD_OOM_SCORE: Final = 400
 
 #: After so many workloads, or with so much more memory than at first, a supervisor makes room for a fresh one: what
 #: leaks in Airflow or in a logging handler stays bounded.
-_USES: Final = 100
+USES: Final = 100
 _GROWTH_KIB: Final = 64 * 1024
 
 #: For what a task left behind; more than enough unless it is another user's or stuck in the kernel.
@@ -56,9 +56,9 @@ class Result(BaseModel):
     detail: str = ""
     #: The supervisor exits now; what is left of the workload is the fork server's to kill.
     retiring: bool = True
-    #: User and system time of the supervisor since its last result, and of the task with its waited-for children.
+    #: User and system time of the supervisor since its last result, and of what it forked and waited for.
     supervisor_cpu_seconds: float = 0.0
-    task_cpu_seconds: float = 0.0
+    children_cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class Inheritance:
 
     #: The supervisor's end of its channel.
     channel: socket.socket
+    #: The supervisor's end of its task line; None when it forks tasks itself.
+    line: socket.socket | None
     #: Kept open while the supervisor lives, and closed in the task.
     lock_fd: int | None
     #: Closes what belongs to the fork server alone.
@@ -74,7 +76,7 @@ class Inheritance:
     #: The fork server's pid.
     parent: int
     #: How many workloads it may run.
-    uses: int = _USES
+    uses: int
 
 
 def main(inheritance: Inheritance) -> NoReturn:
@@ -116,25 +118,30 @@ def _settle_in(inheritance: Inheritance) -> None:
     processes.set_dumpable(False)
     processes.raise_oom_score(_SUPERVISOR_OOM_SCORE)
     setproctitle("isthmus: spare supervisor")
-    _arrange_for_tasks(inheritance)
+    line = inheritance.line
+    if line is not None:
+        compat.start_tasks_with(lambda sockets: forking.TaskProcess(line, sockets))
+    _arrange_for_forks(inheritance)
 
 
-def _arrange_for_tasks(inheritance: Inheritance) -> None:
-    """Have each task, a direct fork of this process, drop what is the supervisor's. Its own forks are left alone."""
+def _arrange_for_forks(inheritance: Inheritance) -> None:
+    """Have what this process forks itself drop what is the supervisor's. Its own forks are left alone."""
     supervisor = os.getpid()
 
-    def in_task() -> None:
+    def in_fork() -> None:
         if os.getppid() != supervisor or inheritance.channel.fileno() == -1:
             return
         inheritance.channel.close()
+        if inheritance.line is not None:
+            inheritance.line.close()
         if inheritance.lock_fd is not None:
             os.close(inheritance.lock_fd)
         processes.die_with_parent(supervisor)
-        processes.raise_oom_score(_TASK_OOM_SCORE)
+        processes.raise_oom_score(_CHILD_OOM_SCORE)
         # What the supervisor made since its own fork is garbage to nobody here; looking at it would copy its pages.
         gc.freeze()
 
-    os.register_at_fork(after_in_child=in_task)
+    os.register_at_fork(after_in_child=in_fork)
 
 
 # --- workloads ---------------------------------------------------------------------------------------------------
@@ -156,7 +163,7 @@ def _serve(inheritance: Inheritance) -> int:
             result.retiring or bool(left) or use == inheritance.uses or after.memory_kib - memory_kib > _GROWTH_KIB
         )
         result.supervisor_cpu_seconds = after.own_seconds - before.own_seconds
-        result.task_cpu_seconds = after.children_seconds - before.children_seconds
+        result.children_cpu_seconds = after.children_seconds - before.children_seconds
         channel.sendall(result.model_dump_json().encode() + b"\n")
         if result.retiring:
             return result.exit_code if 0 <= result.exit_code <= 255 else 1

@@ -1,41 +1,34 @@
 """What is done once in the fork server so that no supervisor and no task does it again, and what each part is worth.
 
-A process that is forked from here shares all of it. Measured on no-op tasks with ``bench/runner_start.py``, two busy
-cores, Python 3.11, CPU of supervisor and task together (the machine's own noise is about 2 ms):
+A process that is forked from here shares all of it. Worth is CPU of a no-op task and its supervisor, measured with
+``bench/runner_start.py`` on two busy cores with Python 3.11; the machine's own noise is about 2 ms:
 
-===========================  ========================================================================================
+===========================  =================================================================================
 part                         why
-===========================  ========================================================================================
-imports                      0.5 s of CPU in each task otherwise
+===========================  =================================================================================
+imports                      half a second in each task otherwise
 type adapters                8 ms: the validators of a task's messages, built and thrown away in each task
 task logging                 6 ms: ``logging.config`` walks all loggers some seventy times in each task
+supervisor parts, rehearsal  10 ms: lazy imports, ABC and regex caches, templates, configuration look-ups
 sensitive names              2.5 ms: each key of each log line is compared with all sensitive words
 first heartbeat              2.5 ms, and a fourth of a short task's requests to the plane: ``run`` counts as one
-supervisor parts, rehearsal  10 ms: lazy imports, ABC and regex caches, templates, configuration look-ups
 freezing                     the collector leaves shared objects alone; looking at one copies its page
-huge pages                   4 ms: a fork copies one entry for 2 MiB instead of 512
-===========================  ========================================================================================
+===========================  =================================================================================
+
+(Tried and left out: huge pages for the interpreter's heap make a fork cheaper by 2 ms, and a start longer by 0.5 s.)
 
 Nothing here is code or data of a DAG: bundles, DAG files, connections, listeners and plugins are each task's own.
 """
 
-import ctypes
 import gc
 import importlib
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
 
 import structlog
 
 from isthmus.runner import compat, rehearsing
 
 log = structlog.get_logger(logger_name="isthmus.warming")
-
-#: <asm-generic/mman-common.h>, Linux 6.1: make huge pages of this range now. Python names it from 3.13 or later on.
-_MADV_COLLAPSE: Final = 25
-_HUGE_PAGE_BYTES: Final = 2 * 1024 * 1024
 
 
 def warm(*, preload: tuple[str, ...] = (), everything: bool = True) -> None:
@@ -52,8 +45,6 @@ def warm(*, preload: tuple[str, ...] = (), everything: bool = True) -> None:
         rehearsing.rehearse()
     gc.collect()
     gc.freeze()
-    if everything:
-        _use_huge_pages()
     if threading.active_count() > 1:
         # What a fork leaves of another thread is its locks, perhaps locked for ever.
         names = [one.name for one in threading.enumerate()]
@@ -64,25 +55,5 @@ def _preload(name: str) -> None:
     try:
         importlib.import_module(name)
     except Exception as error:
+        # The module's own affair: each task that needs it will say so better.
         log.error("A module cannot be preloaded", module=name, error=f"{type(error).__name__}: {error}")
-
-
-def _use_huge_pages() -> None:
-    """Back the interpreter's heap with huge pages where the kernel is willing; a fork is cheaper then.
-
-    The first write to one in a child splits it in that child, and copies 4 KiB as ever.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    for address in _heap():
-        if libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(_HUGE_PAGE_BYTES), _MADV_COLLAPSE) != 0:
-            return  # no such kernel, no huge pages, or no memory for them
-
-
-def _heap() -> Iterator[int]:
-    """The addresses of this process's own whole huge pages: anonymous memory and what ``brk`` gave."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        area, permissions, _, _, inode, *name = line.split(maxsplit=5)
-        if permissions != "rw-p" or inode != "0" or (name and name[0] != "[heap]"):
-            continue
-        start, end = (int(one, 16) for one in area.split("-"))
-        yield from range(-(-start // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES, end - _HUGE_PAGE_BYTES + 1, _HUGE_PAGE_BYTES)

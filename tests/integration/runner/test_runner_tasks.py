@@ -11,7 +11,6 @@ from tests.fakes import control as controls
 from tests.fakes.execution_api import Answer, Call
 from tests.integration.runner.conftest import BUNDLE, Runner, wait_until
 
-from isthmus.kit import processes
 from isthmus.wire import frames
 from isthmus.wire.names import Kind
 
@@ -117,10 +116,12 @@ def test_what_a_task_can_see(runner: Runner) -> None:
     assert "isthmus_rehearsal" not in str(environment)
     assert report["modules"] == []
     assert not [path for path in report["sys_path"] if "rehearsal" in path]
-    assert report["oom_score_adj"] > report["supervisor_oom_score_adj"]
+    assert report["parent"] == runner.control.process.pid
+    assert report["leads_group"]
+    assert report["oom_score_adj"] == min(1000, report["parents_oom_score_adj"] + 500)
     targets = report["fds"]
-    # Requests, standard output and error, logs, and the log channel's duplicate; null where the fork server had it.
-    assert len([target for target in targets if target.startswith("socket:")]) <= 5, targets
+    # Requests, standard output and error, logs.
+    assert len({target for target in targets if target.startswith("socket:")}) == 4, targets
     assert not [target for target in targets if "pidfd" in target or "eventpoll" in target], targets
 
 
@@ -218,34 +219,35 @@ def test_memory_of_a_running_task(runner: Runner) -> None:
     """The target is 50 MiB that supervisor and task share with nobody."""
     workload, _ = runner.launch("nap")
     wait_until(lambda: list(runner.out.glob("nap-*")))
-    supervisor = runner.supervisor(workload)
-    pids = [supervisor, *processes.children(supervisor)]
     private = 0
-    for pid in pids:
+    for pid in (runner.supervisor(workload), *naps(runner)):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith(("Private_Dirty:", "Private_Clean:")):
                 private += int(line.split()[1])
     runner.control.send(frames.Kill(workload_id=workload, grace_seconds=0))
     runner.exited(workload)
-    assert len(pids) == 2
     assert private <= 50 * 1024
 
 
+def naps(runner: Runner) -> list[int]:
+    """The pids of the napping tasks."""
+    return [int(path.name.removeprefix("nap-")) for path in runner.out.glob("nap-*")]
+
+
 @as_root
-def test_the_token_of_a_running_workload_is_in_nobody_elses_memory(runner: Runner) -> None:
-    """A task may search its own memory, which it inherits from supervisor and fork server."""
-    first, _ = runner.launch("nap", token="token-that-must-stay-" + "a" * 20)
-    second, _ = runner.launch("nap", token="token-that-must-stay-" + "b" * 20)
-    wait_until(lambda: len(list(runner.out.glob("nap-*"))) == 2)
-    supervisors = [runner.supervisor(first), runner.supervisor(second)]
+def test_a_gateway_token_is_in_its_supervisors_memory_alone(runner: Runner) -> None:
+    """A task may search its own memory, which it inherits from the fork server."""
+    workloads = [runner.launch("nap", token="token-that-must-stay-" + letter * 20)[0] for letter in "abc"]
+    wait_until(lambda: len(naps(runner)) == 3)
     try:
-        for own, other, pid in (("a", "b", supervisors[0]), ("b", "a", supervisors[1])):
-            memory = read_memory(processes.children(pid)[0])
-            assert memory.count(b"token-that-must-stay-" + own.encode() * 20)
-            assert not memory.count(b"token-that-must-stay-" + other.encode() * 20)
-        assert not read_memory(runner.control.process.pid).count(b"token-that-must-stay-" + b"a" * 20)
+        for pid in (*naps(runner), runner.control.process.pid):
+            assert not read_memory(pid).count(b"token-that-must-stay-")
+        for letter, workload in zip(b"abc", workloads, strict=True):
+            memory = read_memory(runner.supervisor(workload))
+            assert memory.count(b"token-that-must-stay-" + bytes([letter]) * 20)
+            assert not [other for other in b"abc" if other != letter and bytes([other]) * 20 in memory]
     finally:
-        for workload in (first, second):
+        for workload in workloads:
             runner.control.send(frames.Kill(workload_id=workload, grace_seconds=0))
             runner.exited(workload)
 

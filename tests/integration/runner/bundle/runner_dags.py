@@ -84,17 +84,16 @@ with DAG("runner", schedule=None, catchup=False):
 
     @task
     def report():
-        supervisor = os.getppid()
         write(
             "report",
             json.dumps(
                 {
                     "environment": dict(os.environ),
-                    "pid": os.getpid(),
-                    "supervisor": supervisor,
+                    "parent": os.getppid(),
+                    "leads_group": os.getpgid(0) == os.getpid(),
                     "fds": [target(link) for link in Path("/proc/self/fd").iterdir()],
                     "oom_score_adj": int(Path("/proc/self/oom_score_adj").read_text()),
-                    "supervisor_oom_score_adj": int(Path(f"/proc/{supervisor}/oom_score_adj").read_text()),
+                    "parents_oom_score_adj": int(Path(f"/proc/{os.getppid()}/oom_score_adj").read_text()),
                     "sys_path": sys.path,
                     "modules": [name for name in sys.modules if "rehearsal" in name],
                 }
