@@ -22,9 +22,9 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from isthmus.deployment import compat, databases, queueing
+from isthmus.deployment import compat, databases, queueing, schema
 from isthmus.deployment.pacing import Pacer
-from isthmus.kit.errors import IsthmusError
+from isthmus.kit.errors import ConfigError, IsthmusError
 from isthmus.wire.admin import WorkloadState as State
 
 #: Outcomes taken in one statement, and how often in one ``sync``: a scheduler that was away for long comes back in
@@ -73,6 +73,7 @@ class RemoteExecutor(compat.BaseExecutor):
             compat.check()
             config = compat.deployment_config()
             databases.check(compat.database_url())
+            self._check_tables()
         except IsthmusError as error:
             error.add_note(error.hint)  # Airflow prints the traceback and nothing else of ours
             raise
@@ -88,6 +89,15 @@ class RemoteExecutor(compat.BaseExecutor):
             self._pacer = self._pacers.setdefault(self.owner.scheduler_job_id, Pacer(url, compat.RUNS_TO_START))
             self._pacer.waiter = self
         self._keep_house()
+
+    def _check_tables(self) -> None:
+        with compat.own_session() as session:
+            if not schema.is_current(session):
+                raise ConfigError(
+                    "the tables of Isthmus are missing, or of another version",
+                    code="tables_outdated",
+                    hint="Run: airflow db migrate.",
+                )
 
     def end(self) -> None:
         """Stop listening. What runs at agents goes on; the next scheduler adopts it."""
@@ -220,6 +230,7 @@ class RemoteExecutor(compat.BaseExecutor):
             adopted = queueing.adopt(session, self.owner, [str(ti.id) for ti in tis])
         for held in adopted.values():
             self._hold(held)
+        self.log.info("Adopted %d of %d task instances", len(adopted), len(tis))
         return [ti for ti in tis if str(ti.id) not in adopted]
 
     def _keep_house(self) -> None:

@@ -10,6 +10,8 @@ Airflow installations that merely have the package, such as an agent's, may use 
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.orm import Session
+
 from isthmus.deployment import compat, databases, provider, tables
 from isthmus.kit.errors import ConfigError
 
@@ -60,3 +62,9 @@ class IsthmusDBManager(compat.BaseDBManager):
             self.log.info("No tables of Isthmus here: its executor is not configured and this is not PostgreSQL")
             return False
         return True
+
+
+def is_current(session: Session) -> bool:
+    """Whether the database that ``session`` is on has our tables in this version."""
+    manager: Any = IsthmusDBManager  # Airflow's constructor is untyped
+    return bool(manager(session).check_migration())

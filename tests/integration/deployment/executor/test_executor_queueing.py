@@ -2,11 +2,13 @@
 
 import json
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg2
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from isthmus.deployment import databases, tables
 
@@ -20,6 +22,12 @@ def listener(airflow_url: str) -> Any:
         cursor.execute(f"LISTEN {tables.QUEUED_CHANNEL}")
     yield connection
     connection.close()
+
+
+@pytest.fixture
+def database(airflow_url: str) -> Iterator[Any]:
+    with databases.connected(airflow_url) as connection, connection.cursor() as cursor:
+        yield cursor
 
 
 def heard(connection: Any, seconds: float = 2.0) -> bool:
@@ -148,6 +156,27 @@ def test_the_executor_config_is_kept(plane: Any, run_dag: Callable[..., str]) ->
     assert row["executor_config"]["text"] == "a\ufffdb?"
     assert row["executor_config"]["7"].startswith("<class")
     assert "executor_config" not in row["payload"]["ti"]
+
+
+class Thing:
+    """Something that is not JSON."""
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.builds(Thing),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_the_database_takes_whatever_is_stored(database: Any, value: object) -> None:
+    """One refused value would end the scheduler's transaction, again and again."""
+    from isthmus.deployment import queueing  # noqa: PLC0415 - it imports Airflow
+
+    database.execute("SELECT %s::jsonb", (json.dumps(queueing.storable(value)),))
 
 
 def test_a_callback_is_queued_before_any_task(plane: Any, run_dag: Callable[..., str], callbacks: Any) -> None:

@@ -35,6 +35,17 @@ def test_a_database_that_does_not_answer_is_not_started_with(plane: Any, monkeyp
     assert "secret" not in str(caught.value)
 
 
+def test_tables_of_another_version_are_refused(plane: Any) -> None:
+    plane.execute("UPDATE isthmus_alembic_version SET version_num = '0000'")
+    try:
+        with pytest.raises(ConfigError) as caught:
+            type(plane.executor)().start()
+    finally:
+        plane.execute("UPDATE isthmus_alembic_version SET version_num = '0001'")
+    assert caught.value.code == "tables_outdated"
+    assert "airflow db migrate" in caught.value.__notes__[0]
+
+
 def test_unknown_settings_are_refused(plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__ISTHMUS__HEARTBEAT_SECOND", "3")
     with pytest.raises(ConfigError, match=r"(?i)heartbeat_second"):
