@@ -4,7 +4,7 @@ import socket
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.runner.receiving import Inbox, PeerError, read_head
@@ -17,6 +17,7 @@ def launch(size: int) -> frames.Launch:
     )
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=6),
     pieces=st.lists(st.integers(1, 4000), min_size=1),
