@@ -47,15 +47,14 @@ def test_the_scheduler_is_killed_and_replaced(plane: Plane, enlist: Callable[...
     run.await_starts(agent.slots)
     queued = Run(plane, agent.lane, gated=False, seconds=0)
     waits.until("the next run is queued", lambda: len(queued.works()) == agent.slots, seconds=20)
-    plane.scheduler.kill_group()
-    unborn = Run(plane, agent.lane, gated=False, seconds=0)
-    run.open_gate()
-    # What was queued is done without a scheduler: agents need none.
-    queued.await_ends(agent.slots)
-    waits.until("all is settled", lambda: not run.unsettled() and not queued.unsettled(), seconds=20)
-    assert run.state() == "running"
-    assert unborn.state() == "queued"
-    plane.replace_scheduler()
+    with plane.without_scheduler():
+        unborn = Run(plane, agent.lane, gated=False, seconds=0)
+        run.open_gate()
+        # What was queued is done without a scheduler: agents need none.
+        queued.await_ends(agent.slots)
+        waits.until("all is settled", lambda: not run.unsettled() and not queued.unsettled(), seconds=20)
+        assert run.state() == "running"
+        assert unborn.state() == "queued"
     for each in (run, queued, unborn):
         endings.assert_all_well(each, None, tries=1)
     endings.assert_slots_work(agent)
@@ -66,8 +65,8 @@ def test_a_scheduler_adopts_what_still_runs(plane: Plane, enlist: Callable[..., 
     run = Run(plane, agent.lane)
     run.await_starts(agent.slots)
     former = _scheduler_jobs(plane, run)
-    plane.scheduler.kill_group()
-    plane.replace_scheduler()
+    with plane.without_scheduler():
+        pass
     plane.await_scheduler()
     waits.until("the new scheduler has the run's workloads", lambda: _scheduler_jobs(plane, run) != former, seconds=40)
     assert len(run.ledger.alive()) == agent.slots, "the tasks noticed nothing"

@@ -71,7 +71,6 @@ class Storm:
         fault = self._faults.pop()
         self.struck.append(fault.__name__)
         fault()
-        self._plane.keep_alive()
 
     def settle(self) -> None:
         """The storm is over, and service managers have started what had ended."""
@@ -100,8 +99,8 @@ class Storm:
         self._plane.restart_api(signal.SIGKILL, away_seconds=1)
 
     def kill_the_scheduler(self) -> None:
-        self._plane.scheduler.kill_group()
-        self._plane.replace_scheduler()
+        with self._plane.without_scheduler():
+            time.sleep(1)
 
     def restart_the_database(self) -> None:
         self._plane.database.stop()

@@ -33,7 +33,6 @@ unix_socket_directories = ''
 max_connections = 200
 shared_buffers = 128MB
 fsync = off
-synchronous_commit = off
 full_page_writes = off
 """
 

@@ -3,6 +3,8 @@
 PostgreSQL, Airflow's scheduler and ``isthmus api`` with TLS; no Airflow API server and no DAG processor, because the
 faults do not concern them: the DAGs are serialized and the runs triggered by ``operating``, through Airflow's own
 functions. Ports, directories and secrets stay the same across restarts.
+
+A scheduler that ends by itself is started again, as a service manager does: Airflow's ends when its database is away.
 """
 
 import json
@@ -14,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +65,9 @@ class Plane:
             "admin token": secrets.token_urlsafe(32),
         }
         self._settings = {**INTERVALS, **(settings or {})}
-        self.scheduler = self._scheduler(1)
+        self.scheduler = self._program("scheduler", [BINARIES / "airflow", "scheduler"])
+        self._managing = threading.Lock()
+        self._closing = threading.Event()
         self.api = self._program("api", [BINARIES / "isthmus", "api"])
         self._operator = self._program(
             "operator", [sys.executable, HERE / "operating.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -102,10 +107,12 @@ class Plane:
         self.scheduler.start()
         self.await_api()
         self.await_scheduler()
+        threading.Thread(target=self._manage, name="service manager", daemon=True).start()
         return self
 
     def close(self) -> None:
         """End everything, and remove what was written. The directory stays when KEEP_FAULTS is set."""
+        self._closing.set()
         if self._operator.running:
             assert self._operator.popen.stdin is not None
             self._operator.popen.stdin.close()
@@ -152,27 +159,28 @@ class Plane:
 
         self.airflow.await_ready("Airflow's API server answers", answers, seconds=90)
 
-    def replace_scheduler(self) -> None:
-        """Start another scheduler in the place of the one that ended; the new one is a new job to Airflow."""
-        assert not self.scheduler.running
-        self.scheduler = self._scheduler(self.scheduler.starts + 1)
-        self.scheduler.start()
+    @contextmanager
+    def without_scheduler(self) -> Iterator[None]:
+        """The scheduler is killed; afterwards another one is started, which is a new job to Airflow."""
+        with self._managing:
+            self.scheduler.kill_group()
+            yield
+            self.scheduler.start()
 
-    def keep_alive(self) -> None:
-        """What a service manager does: start what ended by itself, as Airflow's scheduler does without a database."""
-        if not self.scheduler.running:
-            self.replace_scheduler()
-        if not self.api.running:
-            self.api.start()
+    def _manage(self) -> None:
+        while not self._closing.wait(0.5):
+            with self._managing:
+                if not self.scheduler.running and not self._closing.is_set():
+                    self.scheduler.start()
 
     def recover(self, seconds: float = 120) -> None:
-        """Wait until everything works again, with a service manager at hand."""
+        """Wait until everything works, judged by what happens from now on."""
+        now = self.database.rows("SELECT now()")[0][0]
 
         def works() -> bool:
-            self.keep_alive()
-            return self._api_answers() and self._scheduler_beats()
+            return self._api_answers() and self._scheduler_beats(since=now)
 
-        waits.until("the plane works again", works, seconds=seconds, evidence=self.evidence)
+        waits.until("the plane works", works, seconds=seconds, evidence=self.evidence)
 
     def operate(self, act: str, **arguments: Any) -> None:
         """Let the warm Airflow process do something (``operating``)."""
@@ -224,11 +232,6 @@ class Plane:
             **self._settings,
         }
 
-    def _scheduler(self, number: int) -> Program:
-        scheduler = self._program("scheduler", [BINARIES / "airflow", "scheduler"])
-        scheduler.starts = number - 1
-        return scheduler
-
     def _program(self, name: str, command: list[str | Path], **options: Any) -> Program:
         return Program(name, command, environment=self.environment(), log=self.directory / f"{name}.log", **options)
 
@@ -238,11 +241,12 @@ class Plane:
         except httpx.TransportError:
             return False
 
-    def _scheduler_beats(self) -> bool:
+    def _scheduler_beats(self, since: object = None) -> bool:
         rows = self.database.rows(
             "SELECT 1 FROM job WHERE job_type = 'SchedulerJob' AND state = 'running' "
-            "AND latest_heartbeat > now() - interval '3 seconds' AND start_date >= to_timestamp(%s)",
-            (self.scheduler.started_at,),
+            "AND latest_heartbeat > now() - interval '3 seconds' AND start_date >= to_timestamp(%s) "
+            "AND latest_heartbeat > coalesce(%s, '-infinity'::timestamptz)",
+            (self.scheduler.started_at, since),
         )
         return bool(rows)
 
