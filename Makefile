@@ -17,7 +17,6 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.bootstrapped
 # Any Python can run the bootstrap script; it picks the one for .venv itself.
 BOOTSTRAP_PYTHON = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
-BENCH_STAMP := $(VENV)/.bootstrapped-bench
 
 # Cheapest first, so that what is broken shows soon.
 TIERS := unit contract wire docs integration security faults e2e
@@ -33,7 +32,7 @@ help:
 	@echo 'make bench         compare with other executors; QUICK=1 takes under ten minutes'
 	@echo 'make docs          write the generated tables in docs/ again'
 	@echo 'make requirements  resolve requirements/*.txt again from pyproject.toml'
-	@echo 'make clean         remove .venv, .demo and caches'
+	@echo 'make clean         remove .venv, .demo, .bench and caches'
 
 $(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml scripts/bootstrap.py
 	@test -n "$(BOOTSTRAP_PYTHON)" || { echo 'Python 3.11 or later is needed: apt-get install python3.11' >&2; exit 2; }
@@ -58,8 +57,7 @@ format: $(STAMP)
 	$(VENV)/bin/ruff format .
 
 bench: $(STAMP)
-	@test -f bench/Makefile || { echo 'there is nothing in bench/ yet' >&2; exit 2; }
-	@$(MAKE) --no-print-directory -C bench $(if $(QUICK),QUICK=$(QUICK))
+	@$(MAKE) --no-print-directory -C bench $(if $(QUICK),QUICK=$(QUICK)) $(if $(ROUNDS),ROUNDS=$(ROUNDS))
 
 docs: $(STAMP)
 	$(PYTHON) -m isthmus.cli.documenting docs
@@ -69,5 +67,5 @@ requirements: $(STAMP)
 
 clean:
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m isthmus.cli.demo --clean || true; fi
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples scripts bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -6,13 +6,13 @@ Standard library only, because it runs before anything is installed. The steps, 
 2. on Debian and Ubuntu install its ``-venv`` package if ``ensurepip`` is missing;
 3. make the virtual environment, install uv into it from hashes, and let uv install the rest from hashes (pip does it
    where uv cannot reach a package index, in minutes instead of seconds);
-4. compile bytecode, and install this checkout in editable mode, without the network.
+4. install this checkout in editable mode, without the network, and compile its bytecode (that of the rest is compiled
+   when it is installed).
 
 Invariant: the stamp exists only after everything else has succeeded.
 """
 
 import argparse
-import compileall
 import json
 import os
 import shutil
@@ -179,7 +179,6 @@ def install(python: Path, requirements: Path) -> None:
         say("uv could not do it; pip will, which takes some minutes")
         if not run(*pip, *pinned):
             raise BootstrapError("the packages could not be installed: see above; a package index has to be reachable")
-        compileall.compile_dir(python.parent.parent / "lib", quiet=2, workers=0)
     editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
     if have_uv:
         installed = run(uv, "pip", "install", "--quiet", "--offline", "--python", python, *editable)
@@ -187,7 +186,7 @@ def install(python: Path, requirements: Path) -> None:
         installed = run(*pip, "--no-index", *editable)
     if not installed:
         raise BootstrapError("this checkout could not be installed into the virtual environment: see above")
-    compileall.compile_dir(ROOT / "src", quiet=2)
+    run(python, "-m", "compileall", "-q", ROOT / "src")
 
 
 def main() -> int:

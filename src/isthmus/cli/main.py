@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from isthmus.cli.exits import MEANINGS, Exit, conclude, report
-from isthmus.kit.errors import IsthmusError
+from isthmus.kit.errors import ConfigError, IsthmusError
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +101,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return Exit.USAGE
     except typer.Abort:
         return Exit.INTERRUPTED
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "isthmus":
+            raise
+        return conclude(_not_installed(error.name))
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
         return Exit.FAILED
     return result if isinstance(result, int) else Exit.DONE
+
+
+def _not_installed(module: str) -> ConfigError:
+    return ConfigError(
+        f"this command needs {module.partition('.')[0]}, which is not installed here",
+        code="not_installed",
+        hint="The bare install runs agents. For a deployment's side: requirements/plane.txt, or isthmus[plane].",
+    )
 
 
 def _words(given: Sequence[str]) -> list[str]:

@@ -68,3 +68,38 @@ def test_a_usage_error_names_the_help_that_helps(capsys: pytest.CaptureFixture[s
 def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["version"]) == 0
     assert capsys.readouterr().out.startswith("isthmus ")
+
+
+def _run_without(blocked: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``isthmus`` as if ``blocked`` packages were not installed."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from isthmus.cli import main; main.main()"
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+
+
+#: What the bare install does not have.
+PLANE = ["airflow", "alembic", "asyncpg", "cryptography", "fastapi", "psycopg2", "sqlalchemy", "uvicorn"]
+
+
+def test_the_bare_install_is_enough_for_an_agent() -> None:
+    """It gets as far as its settings, of which none are given."""
+    done = _run_without([*PLANE, "rich", "httpx"], "agent", "--url", "https://plane.example.org/dtest234")
+    assert done.returncode == Exit.USAGE
+    assert "the agent needs one agent token" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("api",), ("deployment", "init", "/nonexistent"), ("token", "list", "-d", "/tmp")])
+def test_a_command_of_the_plane_says_what_is_not_installed(words: tuple[str, ...]) -> None:
+    done = _run_without(PLANE, *words)
+    assert done.returncode == Exit.USAGE
+    assert "(not_installed)" in done.stderr
+    assert "isthmus[plane]" in done.stderr
+
+
+def test_an_agent_loads_nothing_of_the_plane() -> None:
+    code = f"""
+import sys
+import isthmus.cli.main, isthmus.cli.agent, isthmus.agent.control
+print([name for name in {[*PLANE, "rich", "httpx", "isthmus.deployment", "isthmus.runner"]!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
