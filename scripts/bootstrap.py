@@ -69,10 +69,11 @@ def open_to_others(path: Path) -> bool:
 
 def look_at(executable: Path) -> Interpreter | None:
     """What kind of interpreter ``executable`` is; None if it is none that fits."""
-    done = subprocess.run([executable, "-I", "-c", PROBE], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    try:
+        done = subprocess.run([executable, "-I", "-c", PROBE], capture_output=True, text=True, check=True)
+        about = json.loads(done.stdout)
+    except (OSError, subprocess.CalledProcessError, ValueError):
         return None
-    about = json.loads(done.stdout)
     if about["version"] not in VERSIONS:
         return None
     base = Path(about["executable"])
