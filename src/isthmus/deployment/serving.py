@@ -12,6 +12,7 @@ loops end, the pool closes. SIGHUP reads the TLS certificate again; connections 
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import socket
 import ssl
@@ -84,12 +85,14 @@ async def run(
     certificate that cannot be read, tables that are not there.
     """
     compat.check(compat.API_SIDE)
+    # uvicorn warns of every request that is not HTTP; strangers shall not be able to fill the log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     stopping = stop or asyncio.Event()
     context = _tls_context(config)
     airflow = _Airflow(compat.TaskTokens(), compat.execution_app())
     async with AsyncExitStack() as stack:
-        public = stack.enter_context(_listening("listen", config.listen_host, config.listen_port))
-        inner = stack.enter_context(_listening("admin", config.admin_host, config.admin_port))
+        public = stack.enter_context(_bound("listen", config.listen_host, config.listen_port))
+        inner = stack.enter_context(_bound("admin", config.admin_host, config.admin_port))
         stack.enter_context(_signals(stopping, lambda: _reload(config, context)))
         entered = await _plane(stack, config, database_url or compat.database_url(), stopping)
         if entered is None:
@@ -228,6 +231,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACE_SECONDS,
                 **tls,
@@ -258,8 +262,12 @@ async def _sweep(refused: RefusalLog) -> None:
         refused.sweep()
 
 
-def _listening(setting: str, host: str, port: int) -> socket.socket:
-    """A socket that listens. Bound before anything else starts, so that a port in use is one clear error."""
+def _bound(setting: str, host: str, port: int) -> socket.socket:
+    """A socket that is bound and does not listen yet.
+
+    Bound before anything else starts, so that a port in use is one clear error; whoever connects before the process can
+    answer is refused, not kept waiting.
+    """
     listener: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -270,7 +278,6 @@ def _listening(setting: str, host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
-        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         if listener is not None:

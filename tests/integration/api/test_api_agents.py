@@ -190,6 +190,29 @@ def test_a_lease_that_nobody_starts_goes_back_to_the_queue(api: Api) -> None:
     )
 
 
+def test_what_is_counted(api: Api) -> None:
+    agent = api.agent()
+    heartbeats = _metric(api, "isthmus_heartbeats_total")
+    dispatched = _metric(api, "isthmus_dispatch_seconds_count")
+    agent.beat()
+    api.queue(agent)
+    agent.claim()
+    agent.post("heartbeats")
+    assert _metric(api, "isthmus_heartbeats_total") == heartbeats + 1
+    assert _metric(api, "isthmus_dispatch_seconds_count") == dispatched + 1
+    text = api.admin().get("/metrics").text
+    for series in (
+        'isthmus_requests_total{api="agent",code="",route="heartbeat",status="200"}',
+        'isthmus_requests_total{api="agent",code="request_invalid",route="heartbeat",status="422"}',
+        'isthmus_requests_total{api="admin",code="",route="create_token",status="201"}',
+        'isthmus_agents{health="healthy"}',
+        'isthmus_workloads{state="active"}',
+        'isthmus_leases_ended_total{outcome="lost"}',
+        "isthmus_database_up 1.0",
+    ):
+        assert series in text, series
+
+
 def _metric(api: Api, name: str) -> float:
     for line in api.admin().get("/metrics").text.splitlines():
         if line.startswith(f"{name} "):

@@ -251,6 +251,9 @@ class AgentApi:
         else:
             claiming = self._not_admitted(agent, asked, wait_seconds)
         rows: list[LeasedRow] = await asgi.unless_gone(claiming, caller.receive)
+        if not asked.repeated:
+            for row in rows:
+                self._metrics.dispatch_seconds.observe(row.waited_seconds)
         return ClaimResponse(workloads=tuple(self._leased(row) for row in rows))
 
     async def start(self, caller: Caller, asked: StartRequest) -> StartResponse:
