@@ -16,7 +16,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.bootstrapped
 # Any Python can run the bootstrap script; it picks the one for .venv itself.
-BOOTSTRAP_PYTHON = $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+BOOTSTRAP_PYTHON = $(firstword $(wildcard $(foreach version,3.11 3.12 3.13,/usr/bin/python$(version))) $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 
 # Cheapest first, so that what is broken shows soon.
 TIERS := unit contract wire docs integration security faults e2e
