@@ -88,7 +88,9 @@ def test_a_forking_crowd_is_ended() -> None:
         import json, os, subprocess, sys, time
         from isthmus.kit import processes
         processes.set_subreaper()
-        crowd = "import os\\nwhile True:\\n    if os.fork(): os._exit(0)"
+        # Ends by itself, should this test be killed: nothing else could catch it.
+        crowd = ("import os, time\\nend = time.monotonic() + 20\\n"
+                 "while time.monotonic() < end:\\n    if os.fork(): os._exit(0)")
         for _ in range(3):
             subprocess.Popen([sys.executable, "-c", crowd], start_new_session=True)
         time.sleep(0.3)
