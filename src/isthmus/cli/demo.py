@@ -254,7 +254,8 @@ class Demo:
             else ""
         )
         self._say(f"an agent starts with a clean environment{users}:")
-        self._console.print(f"          isthmus agent {shlex.join(flags[:4])} …", soft_wrap=True)
+        shown = [_short(Path(word)) if word.startswith("/") else word for word in flags[:4]]
+        self._console.print(f"          isthmus agent {shlex.join(shown)} …", soft_wrap=True)
 
     # --- the examples -------------------------------------------------------------------------------------------
 
@@ -280,7 +281,7 @@ class Demo:
                     raise DemoError(
                         f"the runs did not end within {_RUN_SECONDS:.0f} s: {states}",
                         code="demo_stuck",
-                        hint=f"See {self._state / 'agent.log'} and {self._state / 'plane' / 'logs'}.",
+                        hint=f"See {_short(self._state / 'agent.log')} and {_short(self._state / 'plane' / 'logs')}.",
                     )
                 time.sleep(_POLL_SECONDS)
         self._await_settled(composition, operator)
@@ -341,12 +342,12 @@ class Demo:
             self._console.print(
                 f"All {len(rows)} tasks ended as they should, on {AGENT} (two failures are on purpose)."
             )
-        self._console.print(f"Summary: {path}", soft_wrap=True)
+        self._console.print(f"Summary: {_short(path)}", soft_wrap=True)
         where = deployment.airflow_url
         if self._keep:
             self._console.print(f"Airflow: {where} (no password: it listens on this machine alone)", soft_wrap=True)
             self._console.print(
-                f"Operate: .venv/bin/isthmus agents list --deployment {deployment.directory}", soft_wrap=True
+                f"Operate: .venv/bin/isthmus agents list --deployment {_short(deployment.directory)}", soft_wrap=True
             )
         else:
             self._console.print(f"Airflow was at {where}; to look around: make demo KEEP=1", soft_wrap=True)
@@ -397,6 +398,12 @@ def _is_healthy(operator: Plane, since: datetime) -> bool:
         )
     except TemporaryError:
         return False
+
+
+def _short(path: Path) -> str:
+    """``path`` as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _between(start: str | None, end: str | None) -> str:
