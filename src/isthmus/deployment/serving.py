@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 import ssl
@@ -53,6 +54,8 @@ KEEP_ALIVE_SECONDS: Final = 120
 #: How long requests that are under way may take when the process stops.
 GRACE_SECONDS: Final = 10
 BACKLOG: Final = 2048
+#: An agent has two connections, and one more for each few tasks that run.
+OPEN_FILES: Final = 65536
 _SWEEP_SECONDS: Final = 15.0
 _DATABASE_RETRY_SECONDS: Final = 2.0
 
@@ -88,6 +91,7 @@ async def run(
     # uvicorn warns of every request that is not HTTP; strangers shall not be able to fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     stopping = stop or asyncio.Event()
+    _raise_file_limit()
     context = _tls_context(config)
     airflow = _Airflow(compat.TaskTokens(), compat.execution_app())
     async with AsyncExitStack() as stack:
@@ -260,6 +264,14 @@ async def _sweep(refused: RefusalLog) -> None:
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
         refused.sweep()
+
+
+def _raise_file_limit() -> None:
+    """Let this process have as many connections as it may: the usual 1,024 files are 500 agents."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _bound(setting: str, host: str, port: int) -> socket.socket:
