@@ -160,8 +160,8 @@ class Bench:
             _, payload = controls.task_payload("noop_serial", "nap", file="dags.py")
             workloads.append(self.control.launch(payload)[1])
         pids = [self.control.wait_for(frames.Launched, workload)[1].pid for workload in workloads]
-        time.sleep(3)
         supervisors = [private_mib(pid) for pid in pids]
+        time.sleep(10)  # what a burst left over has gone by then
         others = [pid for pid in processes.children(self.control.process.pid) if pid not in pids]
         titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in others}
         tasks = [private_mib(pid) for pid, title in titles.items() if title.startswith(b"airflow worker")]

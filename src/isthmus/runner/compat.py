@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, wraps
+from importlib.metadata import entry_points
 from pathlib import Path
 from selectors import BaseSelector
 from types import ModuleType
@@ -41,13 +42,14 @@ from airflow.sdk._shared.listeners.listener import ListenerManager
 from airflow.sdk._shared.listeners.spec import lifecycle, taskinstance
 from airflow.sdk._shared.logging import structlog as structlog_setup
 from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
-from airflow.sdk._shared.secrets_masker.secrets_masker import SecretsMasker, reset_secrets_masker
+from airflow.sdk._shared.secrets_masker.secrets_masker import reset_secrets_masker
 from airflow.sdk.api.client import Client, get_hostname, getuser
 from airflow.sdk.api.datamodels._generated import TIRunContext
 from airflow.sdk.execution_time import callback_supervisor, comms, connection_test_supervisor, supervisor, task_runner
 from airflow.sdk.execution_time.comms import StartupDetails
 from airflow.sdk.execution_time.coordinator import get_coordinator_manager
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess, ProcessTracker, WatchedSubprocess
+from airflow.sdk.listener import get_listener_manager
 from airflow.sdk.observability.metrics import stats_utils
 from opentelemetry.trace import NoOpTracer
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -70,10 +72,10 @@ __all__ = [
     "load_supervisor_parts",
     "parse_workload",
     "python_version",
-    "remember_sensitive_names",
     "run_task",
     "run_task_here",
     "run_workload",
+    "settle_what_is_absent",
     "skip_first_heartbeat",
     "start_tasks_with",
     "startup_frames",
@@ -103,10 +105,6 @@ _TASK_MODULES: Final = (
 _TASK_ARGUMENTS: Final = frozenset(
     {"id", "client", "logger", "use_exec", "new_process_group", "subprocess_logs_to_stdout"}
 )
-
-#: Bounds of what ``remember_sensitive_names`` remembers: names come from DAGs.
-_NAMES_REMEMBERED: Final = 2000
-_NAME_CHARACTERS: Final = 100
 
 _WORKLOAD: Final[TypeAdapter[Any]] = TypeAdapter(ExecutorWorkload)
 
@@ -158,7 +156,6 @@ def _calls() -> dict[str, tuple[Callable[..., Any], tuple[str, ...], tuple[str, 
             ("ti", "dag_rel_path", "bundle_info", "sentry_integration"),
         ),
         "supervisor._configure_logs_over_json_channel": (supervisor._configure_logs_over_json_channel, ("fd",), ()),
-        "SecretsMasker.should_hide_value_for_key": (SecretsMasker.should_hide_value_for_key, ("self", "name"), ()),
         "dagbag._validate_executor_fields": (dagbag._validate_executor_fields, ("dag", "bundle"), ()),
         "task_runner.main": (task_runner.main, (), ()),
         "WatchedSubprocess.start": (
@@ -356,32 +353,6 @@ def keep_task_logging() -> None:
     _replace(supervisor, "_configure_logs_over_json_channel", point)
 
 
-def remember_sensitive_names() -> None:
-    """Decide once for each name whether its values are masked, not for each key of each log line.
-
-    The same dozen keys are in every line of a task's log, and each decision compares a name with all sensitive words:
-    2.5 ms of a supervisor's time for each no-op task.
-    """
-    decide = SecretsMasker.should_hide_value_for_key
-
-    known: dict[str, bool] = {}
-    settings: tuple[object, ...] = ()
-
-    def remembered(self: Any, name: object) -> bool:
-        nonlocal settings
-        if not isinstance(name, str) or len(name) > _NAME_CHARACTERS:
-            return bool(decide(self, name))  # type: ignore[no-untyped-call]
-        current = (self.hide_sensitive_var_conn_fields, *self.sensitive_variables_fields)
-        if current != settings or len(known) > _NAMES_REMEMBERED:
-            known.clear()
-            settings = current
-        if name not in known:
-            known[name] = bool(decide(self, name))  # type: ignore[no-untyped-call]
-        return known[name]
-
-    _replace(SecretsMasker, "should_hide_value_for_key", remembered)
-
-
 def skip_first_heartbeat() -> None:
     """Let the first heartbeat of a task wait for its interval.
 
@@ -468,6 +439,19 @@ def load_supervisor_parts() -> None:
     reset_secrets_masker()
     get_hostname()  # type: ignore[no-untyped-call]
     getuser()
+
+
+def settle_what_is_absent() -> None:
+    """Shut the ORM for good, and remember that there are no plugins, if there are none.
+
+    Plugins that exist are loaded by each task, as everywhere: their code may start threads and open connections. A
+    plugin that is added while the agent runs is seen after a restart, as Airflow says of plugins anyway.
+    """
+    supervisor.block_orm_access()  # type: ignore[no-untyped-call]
+    in_folder = any(Path(airflow_settings.PLUGINS_FOLDER or "").rglob("*.py"))
+    if not in_folder and not entry_points(group="airflow.plugins") and airflow_settings.LAZY_LOAD_PROVIDERS:
+        get_listener_manager()
+        sdk_plugins_manager.integrate_macros_plugins()
 
 
 # --- the rehearsal -----------------------------------------------------------------------------------------------
