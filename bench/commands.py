@@ -30,11 +30,12 @@ def main() -> int:
     arguments = _parser().parse_args()
     processes.set_subreaper()
     signal.signal(signal.SIGTERM, _interrupt)
+    failed: list[str] = []
     try:
         with _alone():
             match arguments.command:
                 case "compare":
-                    _compare(arguments)
+                    failed = _compare(arguments)
                 case "capacity":
                     _capacity(arguments)
                 case _:
@@ -44,7 +45,9 @@ def main() -> int:
     except (components.ComponentError, runs.RunError, installing.InstallError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    return 0
+    if failed:
+        print(f"bench: failed, and missing in the results: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 @contextlib.contextmanager
@@ -59,17 +62,19 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _compare(arguments: argparse.Namespace) -> None:
+def _compare(arguments: argparse.Namespace) -> list[str]:
+    """Measure everything and write it down; returns what failed."""
     make = comparing.Plan.quick if arguments.quick else comparing.Plan.full
     plan = make(arguments.executors, arguments.rounds) if arguments.rounds else make(arguments.executors)
     results = reporting.Results.begin(plan, quick=arguments.quick)
     comparison = comparing.Comparison(plan)
     try:
-        comparison.measure(results.keep)
+        failed = comparison.measure(results.keep)
         results.extras = comparison.capacity(quick=arguments.quick)
     finally:
         comparison.close()
     reporting.write(results.finish())
+    return failed
 
 
 def _capacity(arguments: argparse.Namespace) -> None:

@@ -161,7 +161,9 @@ class Results:
             "quick": self.quick,
             "plan": {"chain": self.plan.chain, "fan": self.plan.fan, "rounds": self.plan.rounds},
             "machine": machine_facts(),
-            "executors": {label: summarise(self.rounds[label]) for label in self.plan.executors},
+            "executors": {
+                label: summarise(self.rounds[label]) for label in self.plan.executors if label in self.rounds
+            },
             **self.extras,
         }
 
