@@ -134,11 +134,8 @@ class Plane:
         self._settings |= settings
         self.api.environment |= self.environment()
 
-    def restart_api(self, number: signal.Signals = signal.SIGTERM, *, away_seconds: float = 0) -> None:
-        self.api.send(number)
-        self.api.wait(30)
-        if away_seconds:
-            threading.Event().wait(away_seconds)
+    def restart_api(self) -> None:
+        self.api.stop()
         self.api.start()
         self.await_api()
 
