@@ -82,12 +82,14 @@ class Control:
         arguments: Iterable[str] = (),
         log: Path | None = None,
         pass_fds: Iterable[int] = (),
+        user: processes.User | None = None,
     ) -> None:
         self._environment = environment
         self._gateway = gateway
         self._arguments = tuple(arguments)
         self._log = log
         self._pass_fds = tuple(pass_fds)
+        self._user = user
         self._arrived = threading.Condition()
         self.frames: list[tuple[float, frames.Frame]] = []
         self.closed = False
@@ -98,6 +100,7 @@ class Control:
         self.process: subprocess.Popen[bytes] = processes.spawn(
             [sys.executable, "-m", "isthmus.runner", frames.SOCKET_OPTION, str(theirs.fileno()), *self._arguments],
             environment=self._environment,
+            user=self._user,
             pass_fds=(theirs.fileno(), *self._pass_fds),
             stderr=stderr.fileno() if stderr else None,
         )

@@ -27,6 +27,7 @@ from isthmus.kit.errors import ConfigError, PermanentError
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG: Final = 1
+_PR_GET_DUMPABLE: Final = 3
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_KEEPCAPS: Final = 8
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -95,11 +96,17 @@ def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> Non
 def raise_oom_score(by: int) -> None:
     """Make the calling process die earlier than its parent when memory ends; children inherit it.
 
-    Relative, because container runtimes set a value of their own. Raising needs no privilege.
+    Relative, because container runtimes set a value of their own. Raising needs no privilege, but ``/proc`` belongs to
+    root for a process that is not dumpable: such a one is so for a moment. Call it before there are secrets.
     """
     path = Path("/proc/self/oom_score_adj")
+    dumpable = _libc().prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 1
+    if not dumpable:
+        set_dumpable(True)
     with suppress(OSError):  # a read-only /proc: then the kernel's own choice stands
         path.write_text(str(min(_OOM_SCORE_ADJ_MAX, int(path.read_text()) + by)))
+    if not dumpable:
+        set_dumpable(False)
 
 
 # --- the tree ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A task's process is forked by the fork server, for the supervisor that asks for it.
 
 Airflow's supervisor forks its task itself. Then both write to memory that they share, and every page that either
-touches is copied: half of a supervisor's CPU (12 of 23 ms), and 5 ms until the start. The fork server hardly writes to
+touches is copied: half of a supervisor's CPU (10 of 20 ms), and 4 ms until the start. The fork server hardly writes to
 its memory, and it is backed by huge pages (``warming``), so a fork of it is cheap, and a supervisor that never forks
 keeps its pages. A task also inherits less this way: nothing of the supervisor's, so
 neither the gateway token nor what earlier tasks fetched through it.

@@ -1,7 +1,7 @@
 """Supervisors that are ready for a workload: forked ahead of need, and kept for the next one.
 
 A fork of the warm process copies its page tables, and then every page that it writes to: a supervisor pays 15 ms of CPU
-for that, once, and a task on an idle agent does not wait for it (8 ms). So ``count`` supervisors stand ready, one that
+for that, once, and a task on an idle agent does not wait for it (9 ms). So ``count`` supervisors stand ready, one that
 has run a task goes back to the ready ones, and what a burst leaves over is let go after a while. The latest one back is
 the first one taken: its pages are its own already.
 """

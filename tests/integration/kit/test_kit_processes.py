@@ -206,6 +206,23 @@ def test_raise_oom_score_is_relative_and_bounded() -> None:
     assert run(script).split() == ["100", "1000"]
 
 
+@as_root
+def test_raise_oom_score_works_for_a_user_who_hides_its_memory() -> None:
+    """``/proc/self`` belongs to root then."""
+    script = """
+        import ctypes
+        from pathlib import Path
+        from isthmus.kit import processes
+        processes.drop_privileges(processes.find_user("4001"))
+        processes.set_dumpable(False)
+        before = int(Path("/proc/self/oom_score_adj").read_text())
+        processes.raise_oom_score(100)
+        after = int(Path("/proc/self/oom_score_adj").read_text())
+        print(after - before, ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+        """
+    assert run(script).split() == ["100", "0"]
+
+
 def test_spawn_gives_exactly_the_environment_and_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ISTHMUS_TOKEN", "secret")
     script = "import json, os; print(json.dumps([dict(os.environ), os.getsid(0) == os.getpid()]))"

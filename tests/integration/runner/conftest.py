@@ -1,6 +1,7 @@
 """One warm fork server for each module, and the stand-in for the gateway that it talks to."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -97,12 +98,17 @@ def start_runner() -> Iterator[Start]:
             environment: dict[str, str] | None = None,
             prepare: Callable[[Path], None] | None = None,
             pass_fds: tuple[int, ...] = (),
+            user: processes.User | None = None,
         ) -> Runner:
             home = Path(folder) / str(len(running))
             (home / "out").mkdir(parents=True)
             if prepare is not None:
                 prepare(home)
             api = FakeExecutionApi(home / "gateway.sock").__enter__()
+            if user is not None:
+                Path(folder).chmod(0o755)
+                for path in (home, *home.rglob("*")):
+                    os.chown(path, user.uid, user.gid)
             full = controls.environment(home, BUNDLE, RUNNER_TEST_OUT=str(home / "out"), **(environment or {}))
             control = controls.Control(
                 environment=full,
@@ -110,6 +116,7 @@ def start_runner() -> Iterator[Start]:
                 arguments=arguments,
                 log=home / "forkserver.log",
                 pass_fds=pass_fds,
+                user=user,
             ).__enter__()
             running.append((control, api))
             control.wait_for(frames.Ready, timeout=120)
