@@ -24,6 +24,8 @@ from isthmus.kit.health import Condition, Health, Occurrence, Severity
 from isthmus.wire import agents
 
 DATABASE: Final = Condition("database_unavailable", Severity.ERROR)
+#: All connections of the pool are in use, as when thousands of agents come back at once.
+DATABASE_BUSY: Final = Condition("database_busy", Severity.WARNING, depends_on=frozenset({"database_unavailable"}))
 CERTIFICATE_EXPIRED: Final = Condition("certificate_expired", Severity.ERROR)
 CERTIFICATE_EXPIRING: Final = Condition("certificate_expiring", Severity.WARNING)
 CERTIFICATE_UNREADABLE: Final = Condition("certificate_unreadable", Severity.WARNING)
@@ -89,6 +91,13 @@ class Checkup:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._plane.pool.execute("SELECT 1")
         except DatabaseError as error:
+            if isinstance(error.__cause__, TimeoutError) and self._plane.roster.writable_seconds() > 0:
+                self._health.raise_(
+                    DATABASE_BUSY,
+                    f"The database did not answer within {ANSWER_SECONDS:g} seconds, but heartbeats are written.",
+                    "If it lasts, look at what the database is busy with.",
+                )
+                return
             self._database_up(0)
             self._health.raise_(
                 DATABASE,
@@ -98,6 +107,7 @@ class Checkup:
         else:
             self._database_up(1)
             self._health.clear(DATABASE)
+            self._health.clear(DATABASE_BUSY)
 
     def _look_at_road(self, config: DeploymentConfig) -> None:
         if config.tls_certificate is None and not config.trusted_proxies and not _is_loopback(config.listen_host):

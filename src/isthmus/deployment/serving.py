@@ -53,6 +53,8 @@ from isthmus.wire import paths
 KEEP_ALIVE_SECONDS: Final = 120
 #: How long requests that are under way may take when the process stops.
 GRACE_SECONDS: Final = 10
+#: How long the last answer on a connection may take to leave when the process stops.
+IDLE_SECONDS: Final = 0.5
 BACKLOG: Final = 2048
 #: An agent has two connections, and one more for each few tasks that run.
 OPEN_FILES: Final = 65536
@@ -247,6 +249,23 @@ class _Server(uvicorn.Server):
         """Accept connections, and say so."""
         await super().startup(sockets)
         self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is under way, and do not wait for clients that have nothing under way."""
+        dropping = asyncio.ensure_future(self._drop_idle())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            dropping.cancel()
+
+    async def _drop_idle(self) -> None:
+        """A client with an idle connection does not read that it is being closed, and TLS would wait for its answer."""
+        while True:
+            await asyncio.sleep(IDLE_SECONDS)
+            for connection in list(self.server_state.connections):
+                cycle = getattr(connection, "cycle", None)
+                if cycle is None or cycle.response_complete:
+                    connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

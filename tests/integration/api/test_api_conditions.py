@@ -18,11 +18,11 @@ from isthmus.wire.agents import AgentWarning, Severity
 
 class FakePool:
     def __init__(self) -> None:
-        self.away = False
+        self.fault: Exception | None = None
 
     async def execute(self, _statement: str) -> None:
-        if self.away:
-            raise ConnectionRefusedError("no")
+        if self.fault is not None:
+            raise self.fault
 
 
 class Subject:
@@ -34,8 +34,12 @@ class Subject:
         self.listening: tuple[AgentWarning, ...] = ()
         self.up: list[float] = []
         config = DeploymentConfig(**{"deployment_id": "dtest234", "listen_host": "127.0.0.1", **settings})
+        self.written = 0.0
         plane: Any = SimpleNamespace(
-            config=config, pool=self.pool, listener=SimpleNamespace(health=lambda: self.listening)
+            config=config,
+            pool=self.pool,
+            listener=SimpleNamespace(health=lambda: self.listening),
+            roster=SimpleNamespace(writable_seconds=lambda: self.written),
         )
         self.checkup = Checkup(plane, Health(self.clock), self.clock, self.up.append)
 
@@ -60,12 +64,26 @@ async def test_a_database_that_goes_and_comes_back(token: Path) -> None:
     subject = Subject(admin_token_file=token)
     subject.listening = (AgentWarning(code="notifications_missing", severity=Severity.WARNING, summary="x"),)
     assert await subject.codes() == ["notifications_missing"]
-    subject.pool.away = True
+    subject.pool.fault = ConnectionRefusedError("no")
     # One cause, one line: that notifications stay away is explained by it.
     assert await subject.codes() == ["database_unavailable"]
-    subject.pool.away = False
+    subject.pool.fault = None
     assert await subject.codes() == ["notifications_missing"]
     assert subject.up == [1, 0, 1]
+
+
+async def test_a_database_that_is_busy_is_not_away(token: Path) -> None:
+    subject = Subject(admin_token_file=token)
+    subject.pool.fault = TimeoutError()
+    assert await subject.codes() == ["database_unavailable"]
+    subject.pool.fault = None
+    assert await subject.codes() == []
+    subject.pool.fault, subject.written = TimeoutError(), 5.0
+    assert await subject.codes() == ["database_busy"]
+    subject.written = 0.0
+    assert await subject.codes() == ["database_unavailable"]
+    subject.pool.fault = None
+    assert await subject.codes() == []
 
 
 async def test_tokens_in_plain_text(token: Path) -> None:
