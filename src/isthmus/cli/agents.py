@@ -138,8 +138,12 @@ def remove(
     agent: Agent,
     *,
     force: Annotated[bool, typer.Option("--force", help="Even while it is there: what it runs is lost.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Strike an agent off the roster; an agent that still runs enrols again unless its token is revoked."""
     found = plane.agent(agent)
     plane.remove_agent(found.agent_id, force=force)
-    printing.say(f"Agent {found.name} is off the roster.")
+    if as_json:
+        printing.json_of(found)
+    else:
+        printing.say(f"Agent {found.name} is off the roster.")

@@ -4,6 +4,7 @@
 """
 
 import ipaddress
+import json
 import shlex
 import time
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from isthmus.cli.calling import Json, Plane, with_plane
 from isthmus.cli.exits import Exit
 from isthmus.kit.errors import ConfigError, NotFoundError
 from isthmus.wire import admin
+from isthmus.wire.bodies import Response
 
 app = typer.Typer(help="Set up a deployment, run it, look at it, and say who may come in.")
 allow_list = typer.Typer(help="The source addresses from which agents may come in; empty means all.")
@@ -27,9 +29,20 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Directory = Annotated[
     Path, typer.Argument(metavar="DIR", envvar="ISTHMUS_DEPLOYMENT", help="The deployment's directory.")
 ]
+PlainJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Ranges = Annotated[
     list[str], typer.Argument(metavar="RANGE...", help="IPv4 or IPv6 ranges, as in 192.0.2.0/24 or 2001:db8::1.")
 ]
+
+
+class DirectoryView(Response):
+    """What ``init`` made, as ``--json`` shows it."""
+
+    deployment_id: str
+    directory: str
+    agent_url: str
+    ca_certificate: str
+    admin_token_file: str
 
 
 @app.command("init")
@@ -59,6 +72,7 @@ def init(
         int | None, typer.Option("--listen-port", help="Where agents are listened for: 8443.")
     ] = None,
     admin_port: Annotated[int | None, typer.Option("--admin-port", help="The internal listener: 8444.")] = None,
+    as_json: PlainJson = False,
 ) -> None:
     """Make a directory with all that a deployment needs: id, keys, TLS certificate, admin token, settings.
 
@@ -80,6 +94,16 @@ def init(
     )
     postgres = None if database_url is not None else stacks.find_postgres(directory)
     with stacks.opened(spec, postgres) as deployment:
+        if as_json:
+            made = DirectoryView(
+                deployment_id=deployment.config.deployment_id,
+                directory=str(deployment.directory),
+                agent_url=deployment.agent_url,
+                ca_certificate=str(deployment.ca_certificate),
+                admin_token_file=str(deployment.admin_token_file),
+            )
+            printing.json_of(made)
+            return
         printing.facts(
             (
                 ("deployment", deployment.config.deployment_id),
@@ -92,13 +116,15 @@ def init(
 
 
 @app.command("env")
-def env(
-    directory: Directory,
-) -> None:
+def env(directory: Directory, *, as_json: PlainJson = False) -> None:
     """Print the environment of the deployment's processes, with its secrets, for a shell: set -a; eval "$(...)"."""
     from isthmus.deployment import initializing  # noqa: PLC0415 - as above
 
-    for variable, value in initializing.load(directory).environment.items():
+    environment = initializing.load(directory).environment
+    if as_json:
+        printing.say(json.dumps(dict(environment), indent=2))
+        return
+    for variable, value in environment.items():
         printing.say(f"{variable}={shlex.quote(value)}")
 
 
