@@ -43,8 +43,13 @@ $(VENV): $(STAMP)
 demo: $(STAMP)
 	@$(PYTHON) -m isthmus.cli.demo $(if $(KEEP),--keep)
 
+# Most tests drive real processes on whatever machine this is. What failed is tried once more, in a process of its own; both
+# runs are shown, and a failure that goes away is still worth a look.
 test: lint
-	$(PYTHON) -m pytest $(TESTS)
+	$(PYTHON) -m pytest $(TESTS) || { \
+	  test $$? -eq 1 || exit 1; \
+	  echo 'Trying what failed once more:'; \
+	  $(PYTHON) -m pytest --last-failed --last-failed-no-failures none $(TESTS); }
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
