@@ -245,7 +245,7 @@ async def dispatch(
 
 
 class Watch:
-    """CPU of the server, of PostgreSQL and of this process between two moments."""
+    """CPU of the server, of PostgreSQL, of this process, and of all that has no part in it, between two moments."""
 
     def __init__(self, pids: dict[str, int]) -> None:
         """Start watching."""
@@ -256,7 +256,8 @@ class Watch:
     def _read(self) -> dict[str, float]:
         table = measuring.process_table()
         cpu = {name: measuring.tree_cpu_seconds(table, pid) for name, pid in self._pids.items()}
-        return {**cpu, "generator": time.process_time()}
+        cpu["generator"] = time.process_time()
+        return {**cpu, "others": measuring.machine_time().busy_seconds - sum(cpu.values())}
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU since the start."""

@@ -226,8 +226,8 @@ def idle(stack: Stack, seconds: float) -> dict[str, Any]:
 def sleepers(airflow: Airflow, stack: Stack) -> dict[str, Any]:
     """Hold eight tasks still: how much memory does each have to itself?
 
-    A task is two processes, its own and the one that supervises it (LocalExecutor and Celery keep the latter for the
-    next task). ``task_private_mb`` is what these have that no other process has, divided by eight.
+    A task is two processes, its own and the one that supervises it, which all but EdgeExecutor keep for the next task.
+    ``task_private_mb`` is what these have that no other process has, divided by eight; spare supervisors count.
     """
     idle_memory = _worker_memory(stack)
     # Where every user can see it: tasks may run as another one.
@@ -244,7 +244,9 @@ def sleepers(airflow: Airflow, stack: Stack) -> dict[str, Any]:
         tasks = {pid for pid in pids if pid in table}
         if len(tasks) < SLOTS:
             raise RunError(f"{stack.label}: {len(tasks)} of {SLOTS} sleepers were found")
-        supervisors = {table[pid].parent_pid for pid in tasks}
+        supervisors = stack.supervisor_pids(table, tasks)
+        if len(supervisors) < SLOTS:
+            raise RunError(f"{stack.label}: {len(supervisors)} supervisors for {SLOTS} tasks")
         own, supervising, total = (
             measuring.memory(tasks),
             measuring.memory(supervisors),
@@ -261,6 +263,7 @@ def sleepers(airflow: Airflow, stack: Stack) -> dict[str, Any]:
         "task_private_mb": (own.private_mb + supervising.private_mb) / SLOTS,
         "task_process_private_mb": own.private_mb / SLOTS,
         "supervisor_private_mb": supervising.private_mb / SLOTS,
+        "supervisors": len(supervisors),
         "growth_per_task_mb": (total.resident_mb - idle_memory.resident_mb) / SLOTS,
         "worker": asdict(total),
     }

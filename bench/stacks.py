@@ -231,6 +231,10 @@ class Stack(ABC):
         """CPU of the worker side so far."""
         return measuring.tree_cpu_seconds(table, self.components["worker"].pid)
 
+    def supervisor_pids(self, table: Mapping[int, measuring.Process], tasks: set[int]) -> set[int]:
+        """The processes that supervise these tasks: their parents, unless it is otherwise."""
+        return {table[pid].parent_pid for pid in tasks}
+
     def control_pid(self) -> int | None:
         """The process that stays when no task runs, if it is one of its own."""
         return None
@@ -426,6 +430,11 @@ class RemoteStack(Stack):
         return (
             self.count("SELECT count(*) FROM isthmus_agent WHERE phase = 'ready' AND versions->>'airflow' <> ''") == 1
         )
+
+    def supervisor_pids(self, table: Mapping[int, measuring.Process], tasks: set[int]) -> set[int]:
+        """Everything below the fork server that is no task: it forks both, and keeps two spare supervisors."""
+        fork_servers = {table[pid].parent_pid for pid in tasks}
+        return {pid for one in fork_servers for pid in measuring.descendants(dict(table), one)} - tasks
 
     def control_pid(self) -> int | None:
         """The agent's own process."""

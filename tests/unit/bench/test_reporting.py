@@ -15,6 +15,7 @@ def _round(scale: float = 1.0, noise: float = 0.0) -> dict[str, Any]:
             "control_process_rss_mb": 40.0,
             "scheduler_idle_cpu_percent": 2.0 * scale,
             "worker_idle_cpu_percent": 0.5,
+            "foreign_cpu_percent": noise,
         },
         "sleepers": {"task_private_mb": 40.0, "growth_per_task_mb": 35.0},
     }
@@ -114,3 +115,15 @@ def test_a_noisy_machine_is_said_on_the_page() -> None:
     noisy = reporting.page(_results(RemoteExecutor=[_round(noise=44.0)]))
     assert "do not trust" not in quiet
     assert "up to 44 % of a core" in noisy
+
+
+def test_a_noisy_run_decides_no_promise() -> None:
+    page = reporting.page(_results(RemoteExecutor=[_round()], CeleryExecutor=[_round(4.0, noise=44.0)]))
+    promise = page.split("| a task starts as soon as under CeleryExecutor |")[1].split("\n")[0]
+    assert promise.endswith("| undecided (noisy; yes) |")
+
+
+def test_noise_beside_the_api_process_counts_as_well() -> None:
+    results = _results(RemoteExecutor=[_round()])
+    results["heartbeats"] = {"edge3": {"cpu_percent": {"api": 90.0, "others": 25.0}}}
+    assert reporting.worst_noise(results) == 25.0
