@@ -96,7 +96,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) 
     if not rows:
         note(empty)
         return
-    sheet = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    sheet = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
     for column in columns:
         sheet.add_column(column, overflow="fold")
     for row in rows:

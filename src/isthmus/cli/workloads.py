@@ -1,6 +1,6 @@
 """``isthmus workloads``: what was handed out, to whom, and what became of it.
 
-Workload ids are long; tables show their last twelve characters, and every command takes these for the whole id as long
+Workload ids are long; tables show their last eight characters, and every command takes these for the whole id as long
 as they name one workload among the newest.
 """
 
@@ -19,7 +19,7 @@ from isthmus.wire.names import Kind
 app = typer.Typer(no_args_is_help=False, help="Workloads: look at them, cancel.")
 
 #: The random part of a UUID, whatever its version.
-SHORT: Final = 12
+SHORT: Final = 8
 #: How far back a shortened id is looked for.
 SEARCHED: Final = 2000
 
@@ -101,14 +101,14 @@ def list_workloads(
         return
     now = datetime.now(UTC)
     printing.table(
-        ("WORKLOAD", "STATE", "WHAT", "AGENT", "QUEUED", "TOOK"),
+        ("WORKLOAD", "STATE", "WHAT", "AGENT", "AGE", "TOOK"),
         (
             (
                 str(workload.workload_id)[-SHORT:],
                 workload.state.value,
                 title(workload),
                 workload.agent_name or printing.NOTHING,
-                printing.age(workload.queued_at, now),
+                printing.duration(now - workload.queued_at),
                 took(workload, now),
             )
             for workload in page.workloads
