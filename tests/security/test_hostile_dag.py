@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import httpx
 import pytest
 
 from faults.harness import programs, waits
@@ -26,6 +28,7 @@ from faults.harness.planes import Plane
 from faults.harness.programs import Program
 from faults.harness.proxies import Checkpoint, Seen
 from isthmus.wire import paths
+from security.dags.attack import gateway_tokens
 
 CONTROL_USER, TASK_USER, CARELESS_USER = 63001, 63002, 63003
 
@@ -43,7 +46,6 @@ class Loot:
     attempts: dict[str, dict[str, int]]
     allowed: list[str]
     answers: list[dict[str, Any]]
-    bearers: int
 
     def what(self) -> set[str]:
         return {each["what"] for each in self.found}
@@ -69,7 +71,7 @@ def raid(plane: Plane) -> Iterator[Raid]:
     authority = Authority(plane.directory, "checkpoint")
     checkpoint = Checkpoint(plane.loop, authority, plane.api_port, plane.authority)
     users = Users(CONTROL_USER, TASK_USER)
-    agent = Agent(plane, "hostile", users=users, port=checkpoint.port, authority=authority)
+    agent = Agent(plane, "hostile", slots=3, users=users, port=checkpoint.port, authority=authority)
     try:
         agent.start()
         yield _raid(plane, agent, checkpoint)
@@ -82,11 +84,19 @@ def _raid(plane: Plane, agent: Agent, checkpoint: Checkpoint | None) -> Raid:
     loot_directory = agent.directory / "loot"
     loot_directory.mkdir()
     loot_directory.chmod(0o777)
-    victim = _start(plane, "victim", started=str(loot_directory / "started"), gate=str(loot_directory / "gate"))
-    waits.until("the victim runs", (loot_directory / "started").exists, seconds=60, evidence=agent.evidence)
+    gate = loot_directory / "gate"
+    victim, accomplice = (
+        _start(plane, f"{agent.lane}-suffer", started=str(loot_directory / f"{name}-started"), gate=str(gate))
+        for name in ("victim", "accomplice")
+    )
+    for name in ("victim", "accomplice"):
+        waits.until(
+            f"the {name} runs", (loot_directory / f"{name}-started").exists, seconds=60, evidence=agent.evidence
+        )
     report = loot_directory / "report.json"
     before = len(checkpoint.seen) if checkpoint else 0
-    hostile = _start(plane, "hostile", attack=_orders(plane, agent, victim, report))
+    orders = _orders(plane, agent, victim, report) | {"stolen_token": _steal_token(plane, agent, accomplice)}
+    hostile = _start(plane, f"{agent.lane}-attack", attack=orders)
 
     def over() -> bool:
         return report.exists() or _state(plane, hostile) in {"failed", "success"}
@@ -94,11 +104,30 @@ def _raid(plane: Plane, agent: Agent, checkpoint: Checkpoint | None) -> Raid:
     waits.until("the attack is over", over, seconds=200, pause=0.5, evidence=agent.evidence)
     assert report.exists(), agent.evidence()
     seen = list(checkpoint.seen[before:]) if checkpoint else []
-    assert (loot_directory / "started").exists()
-    (loot_directory / "gate").touch()
+    gate.touch()
     waits.until("the victim ended", lambda: _state(plane, victim) in {"failed", "success"}, seconds=60)
     waits.until("the hostile task ended", lambda: _state(plane, hostile) in {"failed", "success"}, seconds=60)
     return Raid(agent, Loot(**json.loads(report.read_text())), seen, _state(plane, victim))
+
+
+def _steal_token(plane: Plane, agent: Agent, run_id: str) -> str:
+    """The gateway token of a running task, which only root can read: from its supervisor's memory.
+
+    No task knows one. The gateway is tried with one all the same, because it must hold without that.
+    """
+    (workload_id,) = plane.database.rows("SELECT id::text FROM isthmus_workload WHERE run_id = %s", (run_id,))[0]
+    (supervisor,) = [child for child in agent.control.children() if str(workload_id) in " ".join(child.cmdline())]
+    gateway = httpx.Client(transport=httpx.HTTPTransport(uds=str(agent.state_directory / "gateway" / "gateway.sock")))
+    with gateway, Path(f"/proc/{supervisor.pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{supervisor.pid}/maps").read_text().splitlines():
+            start, end = (int(side, 16) for side in line.split()[0].split("-"))
+            if "rw" not in line:
+                continue
+            for token in gateway_tokens(os.pread(memory.fileno(), end - start, start)):
+                answer = gateway.get("http://gateway/execution/health", headers={"Authorization": f"Bearer {token}"})
+                if answer.status_code == 200:
+                    return token
+    raise AssertionError("the supervisor has no gateway token")
 
 
 def _start(plane: Plane, dag_id: str, **conf: Any) -> str:
@@ -150,7 +179,6 @@ def test_the_attack_looked_everywhere(raid: Raid) -> None:
     assert loot.succeeded("own memory") > 20
     assert loot.succeeded("/proc/pid/cmdline") > 3
     assert loot.succeeded("a file on the way") > 50
-    assert loot.bearers, "the task knows its gateway token, and the gateway was tried with it"
     for attempt in ("/proc/pid/environ", "/proc/pid/mem", "ptrace", "process_vm_readv", "pidfd_getfd", "kill a victim"):
         loot.succeeded(attempt)
 
@@ -175,7 +203,7 @@ def test_the_control_process_is_out_of_reach(raid: Raid) -> None:
 
 def test_nothing_but_the_execution_api_is_reached_through_the_gateway(raid: Raid, plane: Plane) -> None:
     answers = [answer for answer in raid.loot.answers if answer["name"].startswith("gateway")]
-    assert any("with the task's token: inside" in answer["name"] and answer["status"] == 200 for answer in answers)
+    assert any("with a token: inside" in answer["name"] and answer["status"] == 200 for answer in answers)
     outside = [answer for answer in answers if ": outside" in answer["name"] and (answer["status"] or 0) < 400]
     assert [answer for answer in outside if answer["status"] is not None] == []
     prefix = f"/{plane.deployment_id}{paths.EXECUTION_PREFIX}/"
@@ -186,13 +214,21 @@ def test_nothing_but_the_execution_api_is_reached_through_the_gateway(raid: Raid
         if agents_own.fullmatch(seen.path):
             continue
         assert seen.path.startswith(prefix), seen
-        assert not {"..", "%2e", "%2f", "\\", "%5c", "%25"} & set(
-            re.findall(r"\.\.|%2e|%2f|\\|%5c|%25", seen.path.lower())
-        )
+        assert _stays_inside(seen.path), seen
         names = [name for name, _ in seen.headers]
         for name in (paths.AGENT_TOKEN_HEADER, paths.AGENT_ID_HEADER, paths.WORKLOAD_ID_HEADER, "authorization"):
             assert names.count(name.lower()) == 1, (seen.path, names)
         assert dict(seen.headers)[paths.AGENT_TOKEN_HEADER.lower()] == raid.agent.token
+
+
+def _stays_inside(path: str) -> bool:
+    """Whether nobody on the way, however often they decode and whatever they take for a parameter, sees a way out."""
+    for _ in range(3):
+        segments = [segment.partition(";")[0] for segment in re.split(r"[/\\]", path.partition("?")[0])]
+        if {".", ".."} & set(segments):
+            return False
+        path = unquote(path)
+    return True
 
 
 def test_a_task_speaks_for_itself_alone(raid: Raid, plane: Plane) -> None:
@@ -211,7 +247,7 @@ def test_without_its_token_the_gateway_says_no(raid: Raid) -> None:
     strangers = [
         answer
         for answer in raid.loot.answers
-        if answer["name"].startswith("gateway") and "with the task's token" not in answer["name"]
+        if answer["name"].startswith("gateway") and "with a token" not in answer["name"]
     ]
     assert strangers
     assert [answer for answer in strangers if answer["status"] is not None and answer["status"] < 400] == []
@@ -223,14 +259,14 @@ def test_the_planes_listeners_say_nothing(raid: Raid, plane: Plane) -> None:
     guarded = [answer for answer in admin if "/admin/v1" in answer["request"]]
     assert {answer["status"] for answer in guarded} == {401}
     airflow = [answer for answer in raid.loot.answers if answer["name"] == f"port {plane.airflow_port}"]
-    assert {answer["status"] for answer in airflow if "/api/v2/connections" in answer["request"]} == {401}
+    assert {answer["status"] for answer in airflow if "/api/v2/connections" in answer["request"]} <= {401, 403}
 
 
 def test_the_tasks_were_separate_processes_of_the_task_user(raid: Raid) -> None:
     assert raid.agent.users == Users(CONTROL_USER, TASK_USER)
     assert raid.agent.fork_server().uids().real == TASK_USER
     control = programs.processes_of(CONTROL_USER)
-    assert [process.pid for process in control] == [raid.agent.control.pid]
+    assert [process.pid for process in control] == [raid.agent.control.pid], programs.describe(control)
 
 
 # --- the careless set-up -------------------------------------------------------------------------------------------
@@ -238,7 +274,7 @@ def test_the_tasks_were_separate_processes_of_the_task_user(raid: Raid) -> None:
 
 def test_the_attack_finds_what_is_left_lying_about(plane: Plane) -> None:
     """The canary: one user for everything, and secrets where the attack should look."""
-    agent = Agent(plane, "hostile", name="careless", run_as=CARELESS_USER)
+    agent = Agent(plane, "careless", slots=3, run_as=CARELESS_USER)
     (agent.directory / "planted.env").write_text("\n".join(plane.secrets.values()))
     with _keeper(agent, plane.secrets["admin token"]) as keeper:
         try:

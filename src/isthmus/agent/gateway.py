@@ -236,10 +236,15 @@ def is_forwardable(target: bytes) -> bool:
     if not path.startswith(_PREFIX) or b"#" in target:
         return False
     for _ in range(3):
-        if b"\\" in path or b"\0" in path or any(segment in {b".", b".."} for segment in path.split(b"/")):
+        if b"\\" in path or b"\0" in path or any(_is_dots(segment) for segment in path.split(b"/")):
             return False
         path = unquote_to_bytes(path)
     return True
+
+
+def _is_dots(segment: bytes) -> bool:
+    """Whether somebody may take a path segment for a step up or for nothing, path parameters (``..;a``) included."""
+    return segment.partition(b";")[0] in {b".", b".."}
 
 
 def refuse(code: Code) -> Answer:

