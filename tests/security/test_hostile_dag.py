@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from faults.harness import programs, waits
-from faults.harness.agents import Agent, Users
+from faults.harness.agents import FIRST_USER, Agent, Users
 from faults.harness.certificates import Authority
 from faults.harness.planes import Plane
 from faults.harness.programs import Program
@@ -30,7 +30,8 @@ from faults.harness.proxies import Checkpoint, Seen
 from isthmus.wire import paths
 from security.dags.attack import gateway_tokens
 
-CONTROL_USER, TASK_USER, CARELESS_USER = 63001, 63002, 63003
+#: Not those of a run of these tests beside this one.
+CONTROL_USER, TASK_USER, CARELESS_USER = range(FIRST_USER + 900, FIRST_USER + 903)
 
 pytestmark = [
     pytest.mark.timeout(280),

@@ -1,12 +1,14 @@
 """A program that a test runs: started with an exact environment, its output in a file, killed by its own pid.
 
-Everything that was started and not stopped is killed when the interpreter ends, so a broken test leaves nothing behind.
+Everything that was started and not stopped is killed when the interpreter ends, so a broken test leaves nothing behind;
+neither does one that is told to end by SIGTERM.
 """
 
 import atexit
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +28,10 @@ _running: set["Program"] = set()
 def _kill_the_rest() -> None:
     for program in list(_running):
         program.kill_group()
+
+
+if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 class Program:

@@ -39,13 +39,16 @@ OUTSIDE = r"""
     /execution/./../agent/v1/claims /execution/%2e%2e/agent/v1/claims /execution/..%2fagent/v1/claims
     /execution/%2e%2e%2fagent%2fv1%2fclaims /execution/..\agent\v1\claims /execution/..;/agent/v1/claims
     /execution/%252e%252e/agent/v1/claims //agent/v1/claims ///execution/../agent/v1/claims /executions
-    /execution//../agent/v1/claims /execution/.. /execution/../ /EXECUTION/../agent/v1/claims
+    /execution//../agent/v1/claims /execution/ /execution/.. /execution/../ /EXECUTION/../agent/v1/claims
     /execution%2f..%2fagent/v1/claims execution/../agent/v1/claims * ?x /%00/execution/
     /execution/../agent/v1/claims?x=/execution/ http://{admin}/admin/v1/deployment https://{admin}/admin/v1/tokens
     http://{admin}/execution/health http://user@{admin}/execution/health //{admin}/execution/health
     @{admin}/execution/health /execution@{admin}/admin/v1/tokens /execution/x%0d%0aHost:%20evil%0d%0a%0d%0a
     /execution#/../agent/v1
 """
+
+#: The gateway holds what the plane does not answer: nothing that says no takes longer.
+ANSWER_SECONDS = 2
 
 BLOCK = 8 * 1024 * 1024
 OVERLAP = 4096
@@ -369,7 +372,7 @@ def _tricks(orders: dict[str, Any], bearers: list[str]) -> Iterator[tuple[str, b
         for path in outside:
             for method in ("GET", "POST"):
                 yield f"{who}: outside", _request(method, path, token, body=b"{}" if method == "POST" else b"")
-        for path in ("/execution/health", "/execution/", "/execution/connections/x", "/execution/variables/x"):
+        for path in ("/execution/health", "/execution/connections/x", "/execution/variables/x"):
             yield f"{who}: inside", _request("GET", path, token)
             for host in (admin, "x\r\nIsthmus-Workload-Id: " + other, "127.0.0.1:1@" + admin):
                 yield f"{who}: Host", _request("GET", path, token, host=host)
@@ -416,13 +419,13 @@ def _is_whole(answer: bytes) -> bool:
 
 def _unix(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(3)
+    connection.settimeout(ANSWER_SECONDS)
     connection.connect("\0" + path[1:] if path.startswith("@") else path)
     return connection
 
 
 def _tcp(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=3)
+    return socket.create_connection(("127.0.0.1", port), timeout=ANSWER_SECONDS)
 
 
 def _unix_sockets() -> list[str]:
