@@ -1,7 +1,8 @@
 """Resolves requirements/*.txt again: every version pinned, every file with its hash, no index addresses.
 
 ``pyproject.toml`` says what is wanted; existing pins stay unless uv is told otherwise (``make requirements`` after
-removing a file, or ``UV_UPGRADE=1``). All files agree with each other, because each is resolved under the first.
+removing a file, or ``UV_UPGRADE=1``). All files agree with each other, because each is resolved under the first;
+az.txt alone stands by itself, in an environment of its own.
 """
 
 import subprocess
@@ -13,12 +14,14 @@ FOLDER = Path("requirements")
 
 #: file, what goes into it
 FILES = (
-    ("dev.txt", ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=dev"]),
-    ("bench.txt", ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=dev", "--extra=bench"]),
+    ("dev.txt", ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=lab", "--extra=azure", "--extra=dev"]),
+    ("bench.txt", ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=lab", "--extra=azure", "--extra=dev", "--extra=bench"]),
     ("plane.txt", ["pyproject.toml", "--extra=plane"]),
     ("runner.txt", ["pyproject.toml", "--extra=runner"]),
     ("agent.txt", ["pyproject.toml"]),
+    ("lab.txt", ["pyproject.toml", "--extra=lab"]),
     ("bootstrap.txt", ["--group=bootstrap"]),
+    ("az.txt", ["--group=az"]),
 )
 
 
@@ -27,7 +30,7 @@ def main() -> int:
     for name, wanted in FILES:
         command: list[str | Path] = [uv, "pip", "compile", "--quiet", "--universal", "--python-version=3.11"]
         command += ["--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links"]
-        if name != "dev.txt":
+        if name not in ("dev.txt", "az.txt"):
             command += ["--constraints", FOLDER / "dev.txt"]
         command += [*wanted, "--output-file", FOLDER / name]
         if (code := subprocess.run(command, cwd=ROOT, check=False).returncode) != 0:

@@ -1,0 +1,66 @@
+"""What the resource manager says no with: a status, Azure's code, a message, and nothing of ours.
+
+Azure's own codes and wordings are kept as far as they are published or were recorded, since clients match on them. The
+body is ``{"error": {"code", "message", "target"?, "details"?}}`` (Azure REST API guidelines, "Error condition responses").
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from isthmus.kit.errors import IsthmusError
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One of several reasons."""
+
+    code: str
+    message: str
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refusal as it is kept, for an operation that failed after it had been accepted."""
+
+    status: int
+    code: str
+    message: str
+    target: str | None = None
+    details: Sequence[Detail] = field(default=())
+
+    def body(self) -> dict[str, Any]:
+        """``{"code", "message", ...}``: what stands under ``error``."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.target is not None:
+            body["target"] = self.target
+        if self.details:
+            body["details"] = [
+                {"code": one.code, "message": one.message, **({"target": one.target} if one.target else {})}
+                for one in self.details
+            ]
+        return body
+
+
+class ArmError(IsthmusError):
+    """The resource manager refuses. ``status`` is HTTP's; ``headers`` go with the answer."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        target: str | None = None,
+        details: Sequence[Detail] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.refusal = Refusal(status, code, message, target, tuple(details))
+        self.headers = dict(headers or {})
+
+    @property
+    def status(self) -> int:
+        """HTTP's status."""
+        return self.refusal.status
