@@ -1,7 +1,8 @@
 """What the resource manager says no with: a status, Azure's code, a message, and nothing of ours.
 
 Azure's own codes and wordings are kept as far as they are published or were recorded, since clients match on them. The
-body is ``{"error": {"code", "message", "target"?, "details"?}}`` (Azure REST API guidelines, "Error condition responses").
+body is ``{"error": {"code", "message", "target"?, "details"?}}`` (Azure REST API guidelines, "Error condition
+responses").
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Resource ids: the addresses of Azure's resource manager.
 
-An id is case-preserving and case-insensitive: it is shown as it was first written and compared by ``key``. Kinds are written
-as Azure spells them (``Microsoft.Network/virtualNetworks/subnets``) and compared in lower case too.
+An id is case-preserving and case-insensitive: it is shown as it was first written and compared by ``key``. Kinds are
+written as Azure spells them (``Microsoft.Network/virtualNetworks/subnets``) and compared in lower case too.
 
 Source of the grammar: Azure Resource Manager, "Resource ids" and the ``resourceId`` template function.
 """
@@ -23,7 +23,8 @@ GROUP_KIND = f"{RESOURCES}/subscriptions/resourceGroups"
 class ResourceId:
     """``/subscriptions/S[/resourceGroups/G][/providers/NAMESPACE/TYPE/NAME[/TYPE/NAME ...]]``.
 
-    A subscription has neither group nor namespace, a resource group no namespace. ``types`` and ``names`` are equally long.
+    A subscription has neither group nor namespace, a resource group no namespace. ``types`` and ``names`` are equally
+    long.
     """
 
     subscription: str
@@ -62,7 +63,9 @@ class ResourceId:
 
     @property
     def parent(self) -> "ResourceId | None":
-        """What it lies in: a resource of the level above, the resource group, the subscription; None for a subscription."""
+        """What it lies in: a resource of the level above, the resource group, the subscription; None for a
+        subscription.
+        """
         if len(self.names) > 1:
             return ResourceId(self.subscription, self.group, self.namespace, self.types[:-1], self.names[:-1])
         if self.namespace and self.group is not None:

@@ -1,7 +1,8 @@
 """The port between the resource manager's protocol and the rules of each resource type.
 
-``arm`` speaks HTTP for all kinds alike: routes, api-versions, ETags, paging, tags, asynchronous operations, state. A ``Kind`` knows
-one resource type: what a body must say, which defaults Azure fills in, what may not be deleted, how it is shown. Kinds do no IO.
+``arm`` speaks HTTP for all kinds alike: routes, api-versions, ETags, paging, tags, asynchronous operations, state. A
+``Kind`` knows one resource type: what a body must say, which defaults Azure fills in, what may not be deleted, how it
+is shown. Kinds do no IO.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +20,17 @@ class Style(StrEnum):
     """How a write is answered.
 
     ``SYNC``: 200 or 201 with the finished resource, deletes 200 (204 if there was nothing).
-    ``NETWORK``: as Microsoft.Network does: 201 or 200 with ``provisioningState: Updating`` and ``Azure-AsyncOperation``; deletes
-    202 with ``Azure-AsyncOperation`` and ``Location``, 204 if there was nothing.
-    ``PRIVATE_DNS``: as Microsoft.Network/privateDnsZones does: 202 without a body for zones and links, and operation results
-    at ``privateDnsOperationStatuses`` and ``privateDnsOperationResults``.
+    ``NETWORK``: as Microsoft.Network does: 201 or 200 with ``provisioningState: Updating`` and
+    ``Azure-AsyncOperation``; deletes 202 with ``Azure-AsyncOperation`` and ``Location``, 204 if there was nothing.
+    ``PRIVATE_DNS``: as Microsoft.Network/privateDnsZones does: 202 without a body for zones and links, and operation
+    results at ``privateDnsOperationStatuses`` and ``privateDnsOperationResults``.
+    ``GROUP``: as ``SYNC``, but deletes 202 with ``Location`` alone, and 404 if there was nothing.
     """
 
     SYNC = "sync"
     NETWORK = "network"
     PRIVATE_DNS = "privateDns"
+    GROUP = "resourceGroup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +43,27 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A POST beside or below resources: ``path`` is its last words, in lower case (``checkprivatelinkservicevisibility``).
+    """A question beside or below resources: ``path`` is its last word, in lower case.
 
-    ``scope`` is the resource, group or subscription that the path names before it; ``location`` that of ``/locations/L/`` if any.
-    ``is_async`` actions are answered with 202 and a ``Location`` where their result is.
+    (``checkprivatelinkservicevisibility``.) ``scope`` is the resource, group or subscription that the path names before
+    it; ``location`` that of ``/locations/L/`` if any. ``kind`` is the kind of that resource, empty for actions of a
+    namespace at a subscription, a group or a location of it. ``is_async`` actions are answered with 202 and a
+    ``Location`` where their result is.
     """
 
     path: str
     answer: Callable[[World, ResourceId, str | None, Json, Caller], Json]
     is_async: bool = False
+    method: str = "POST"
+    kind: str = ""
+    namespace: str = "Microsoft.Network"
 
 
 class Kind(Protocol):
     """The rules of one resource type.
 
-    All of them raise errors.ArmError for what Azure refuses. ``write`` and ``remove`` may change other documents as well
-    (an endpoint brings its interface).
+    All of them raise errors.ArmError for what Azure refuses. ``write`` and ``remove`` may change other documents as
+    well (an endpoint brings its interface).
     """
 
     name: str
@@ -78,7 +86,9 @@ class Kind(Protocol):
 
 
 class Virtual(Protocol):
-    """A kind without documents: it is only shown, and follows from others (a load balancer's parts, default security rules)."""
+    """A kind without documents: it is only shown, and follows from others (a load balancer's parts, default security
+    rules).
+    """
 
     name: str
 

@@ -1,7 +1,7 @@
 """The picture: everything that packets need to know, and nothing else.
 
-``picturing`` derives it from the documents; ``packets`` makes the machine look like it. It is plain data that can be compared,
-so that what changed between two pictures is what has to be done.
+``picturing`` derives it from the documents; ``packets`` makes the machine look like it. It is plain data that can be
+compared, so that what changed between two pictures is what has to be done.
 
 Numbers (``number``) are small, stable and unique among the things of one sort: names of interfaces, addresses of links,
 conntrack zones and marks are made of them.
@@ -58,7 +58,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A private zone as a linked network sees it. With ``falls_back`` names that it lacks are asked of the public resolver."""
+    """A private zone as a linked network sees it.
+
+    With ``falls_back`` names that it lacks are asked of the public resolver.
+    """
 
     name: str
     falls_back: bool
@@ -69,10 +72,11 @@ class Zone:
 class Network:
     """A virtual network: one namespace.
 
-    ``host_address`` is what programs that run in it have when nothing else is said (an address that Azure reserves: the third of
-    the first subnet), None for a network without subnets; ``addresses`` are those of its network interfaces, which programs can
-    bind to; ``public_addresses`` translate one of them to the internet and back; ``outbound_address`` is the public address
-    that everything else leaves from, None for none. ``dns_servers`` are the network's own, empty for Azure's 168.63.129.16.
+    ``host_address`` is what programs that run in it have when nothing else is said (an address that Azure reserves: the
+    third of the first subnet), None for a network without subnets; ``addresses`` are those of its network interfaces,
+    which programs can bind to; ``public_addresses`` translate one of them to the internet and back;
+    ``outbound_address`` is the public address that everything else leaves from, None for none. ``dns_servers`` are the
+    network's own, empty for Azure's 168.63.129.16.
     """
 
     key: Key
@@ -90,7 +94,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Peering:
-    """Two networks that are peered both ways. Packets pass, names do not; what a third network peers with one stays there."""
+    """Two networks that are peered both ways.
+
+    Packets pass, names do not; what a third network peers with one stays there.
+    """
 
     number: int
     one: Key
@@ -101,9 +108,9 @@ class Peering:
 class Service:
     """A private link service: what comes to it arrives at ``frontend`` of ``network`` from one of ``nat_addresses``.
 
-    ``nat_addresses`` lie in ``network``; ``ports_per_address`` is how many flows at a time each carries. With ``has_proxy_protocol``
-    every connection begins with a PROXY v2 header that names the endpoint's link identifier. A service without a load balancer
-    (Azure's Direct Connect) has one rule of protocol ALL to its destination.
+    ``nat_addresses`` lie in ``network``; ``ports_per_address`` is how many flows at a time each carries. With
+    ``has_proxy_protocol`` every connection begins with a PROXY v2 header that names the endpoint's link identifier. A
+    service without a load balancer (Azure's Direct Connect) has one rule of protocol ALL to its destination.
     """
 
     key: Key
