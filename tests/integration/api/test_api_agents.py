@@ -6,6 +6,7 @@ import uuid
 
 import httpx
 import pytest
+from tests import planting
 from tests.apis import Api, answered, enrolment, problem, until
 
 
@@ -188,6 +189,16 @@ def test_a_lease_that_nobody_starts_goes_back_to_the_queue(api: Api) -> None:
         lambda: api.execute(f"SELECT state FROM isthmus_workload WHERE id = '{workload_id}'") == [("queued",)],
         seconds=15,
     )
+
+
+def test_what_cannot_be_handed_out_goes_back_to_the_queue_at_once(api: Api) -> None:
+    agent = api.agent()
+    (workload_id,) = api.queue(agent)
+    where = f"WHERE id = '{workload_id}'"
+    planting.execute(api.database_url, f"UPDATE isthmus_workload SET payload = '[]' {where}")  # no wire message has that
+    assert agent.post("claims", claim_id=str(uuid.uuid4()), free_slots=1, wait_seconds=1).status_code == 500
+    until(lambda: api.execute(f"SELECT state FROM isthmus_workload {where}") == [("queued",)], seconds=2)
+    planting.execute(api.database_url, f"DELETE FROM isthmus_workload {where}")
 
 
 def test_what_is_counted(api: Api) -> None:

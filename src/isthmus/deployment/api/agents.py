@@ -254,7 +254,12 @@ class AgentApi:
         if not asked.repeated:
             for row in rows:
                 self._metrics.dispatch_seconds.observe(row.waited_seconds)
-        return ClaimResponse(workloads=tuple(self._leased(row) for row in rows))
+        try:
+            leased = tuple(self._leased(row) for row in rows)
+        except Exception:
+            self._plane.dispatcher.give_back(rows)
+            raise
+        return ClaimResponse(workloads=leased)
 
     async def start(self, caller: Caller, asked: StartRequest) -> StartResponse:
         """May these be started? Only a confirmed one may."""
