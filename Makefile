@@ -15,6 +15,8 @@ unexport VIRTUAL_ENV
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.bootstrapped
+AZ := .az/venv
+AZ_STAMP := $(AZ)/.bootstrapped
 # Any Python can run the bootstrap script; it picks the one for .venv itself.
 BOOTSTRAP_PYTHON = $(firstword $(wildcard $(foreach version,3.11 3.12 3.13,/usr/bin/python$(version))) $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 
@@ -22,7 +24,7 @@ BOOTSTRAP_PYTHON = $(firstword $(wildcard $(foreach version,3.11 3.12 3.13,/usr/
 TIERS := unit contract wire docs integration security faults load e2e
 TESTS ?= $(foreach tier,$(TIERS),$(wildcard tests/$(tier)))
 
-.PHONY: help demo test lint format bench docs requirements clean
+.PHONY: help az demo test lint format bench docs requirements clean
 
 help:
 	@echo 'make demo          run the example DAGs on an agent beside a whole deployment; KEEP=1 leaves it running'
@@ -32,7 +34,8 @@ help:
 	@echo 'make bench         compare with other executors; QUICK=1 takes under ten minutes'
 	@echo 'make docs          write the generated tables in docs/ again'
 	@echo 'make requirements  resolve requirements/*.txt again from pyproject.toml'
-	@echo 'make clean         remove .venv, .demo, .bench and caches'
+	@echo 'make az            install the az command for the tests of the lab, in .az'
+	@echo 'make clean         remove .venv, .az, .demo, .bench and caches'
 
 $(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml scripts/bootstrap.py
 	@test -n "$(BOOTSTRAP_PYTHON)" || { echo 'Python 3.11 or later is needed: apt-get install python3.11' >&2; exit 2; }
@@ -40,12 +43,19 @@ $(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml scripts
 
 $(VENV): $(STAMP)
 
+# Microsoft's command line, as the lab's tests drive it.
+$(AZ_STAMP): requirements/az.txt requirements/bootstrap.txt scripts/bootstrap.py
+	@test -n "$(BOOTSTRAP_PYTHON)" || { echo 'Python 3.11 or later is needed: apt-get install python3.11' >&2; exit 2; }
+	@$(BOOTSTRAP_PYTHON) scripts/bootstrap.py --foreign --requirements requirements/az.txt --stamp $(AZ_STAMP) $(AZ)
+
+az: $(AZ_STAMP)
+
 demo: $(STAMP)
 	@$(PYTHON) -m isthmus.cli.demo $(if $(KEEP),--keep)
 
 # Most tests drive real processes on whatever machine this is. What failed is tried once more, in a process of its own; both
 # runs are shown, and a failure that goes away is still worth a look.
-test: lint
+test: lint $(AZ_STAMP)
 	$(PYTHON) -m pytest $(TESTS) || { \
 	  test $$? -eq 1 || exit 1; \
 	  echo 'Trying what failed once more:'; \
@@ -72,5 +82,5 @@ requirements: $(STAMP)
 
 clean:
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m isthmus.cli.demo --clean || true; fi
-	rm -rf $(VENV) .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .az .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples scripts bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

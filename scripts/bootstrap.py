@@ -6,8 +6,8 @@ Standard library only, because it runs before anything is installed. The steps, 
 2. on Debian and Ubuntu install its ``-venv`` package if ``ensurepip`` is missing;
 3. make the virtual environment, install uv into it from hashes, and let uv install the rest from hashes (pip does it
    where uv cannot reach a package index, in minutes instead of seconds);
-4. install this checkout in editable mode, without the network, and compile its bytecode (that of the rest is compiled
-   when it is installed).
+4. unless the environment is for other people's programs, install this checkout in editable mode, without the network,
+   and compile its bytecode (that of the rest is compiled when it is installed).
 
 Invariant: the stamp exists only after everything else has succeeded.
 """
@@ -167,8 +167,8 @@ def uv_environment(python: Path) -> dict[str, str]:
     return environment
 
 
-def install(python: Path, requirements: Path) -> None:
-    """Install everything that ``requirements`` pins, and this checkout. Raises BootstrapError."""
+def install(python: Path, requirements: Path, *, checkout: bool) -> None:
+    """Install everything that ``requirements`` pins, and this checkout if wanted. Raises BootstrapError."""
     uv = python.with_name("uv")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     pinned = ["--require-hashes", "--requirement", requirements]
@@ -180,6 +180,8 @@ def install(python: Path, requirements: Path) -> None:
         say("uv could not do it; pip will, which takes some minutes")
         if not run(*pip, *pinned):
             raise BootstrapError("the packages could not be installed: see above; a package index has to be reachable")
+    if not checkout:
+        return
     editable = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
     if have_uv:
         installed = run(uv, "pip", "install", "--quiet", "--offline", "--python", python, *editable)
@@ -195,6 +197,7 @@ def main() -> int:
     parser.add_argument("venv", type=Path)
     parser.add_argument("--requirements", type=Path, required=True)
     parser.add_argument("--stamp", type=Path, required=True)
+    parser.add_argument("--foreign", action="store_true", help="an environment of other people's programs, not for us")
     arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.chdir(ROOT)
@@ -203,7 +206,7 @@ def main() -> int:
     try:
         say(f"preparing {arguments.venv}")
         python = make_environment(arguments.venv.absolute())
-        install(python, arguments.requirements)
+        install(python, arguments.requirements, checkout=not arguments.foreign)
     except BootstrapError as error:
         print(f"bootstrap: {error}", file=sys.stderr)
         return 2

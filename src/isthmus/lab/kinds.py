@@ -82,7 +82,7 @@ class Kind(Protocol):
         """DELETE: refuse what is in use, remove the rest with all that lies in it."""
 
     def show(self, world: World, document: Document, caller: Caller) -> dict[str, Any]:
-        """The whole JSON object, with id, name, type, etag, provisioning state and what follows from other documents."""
+        """All of the JSON object: id, name, type, etag, provisioning state, and what follows from other documents."""
 
 
 class Virtual(Protocol):

@@ -25,7 +25,7 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A frontend's ``port`` goes to ``backend_port`` of one of ``backends``; with protocol ALL every port, unchanged."""
+    """A frontend's ``port`` goes to ``backend_port`` of one of ``backends``; with protocol ALL every port as it is."""
 
     protocol: Protocol
     port: int
