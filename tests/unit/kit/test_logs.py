@@ -16,11 +16,11 @@ JWT = "eyJhbGciOiJIUzUxMiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl_-"
 
 @pytest.fixture
 def out() -> Iterator[io.StringIO]:
-    handlers, level = logging.root.handlers[:], logging.root.level
+    handlers, level, config = logging.root.handlers[:], logging.root.level, structlog.get_config()
     stream = io.StringIO()
     logs.configure(logs.LogLevel.INFO, logs.LogFormat.JSON, stream=stream)
     yield stream
-    structlog.reset_defaults()
+    structlog.configure(**config)
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
 

@@ -8,7 +8,7 @@ import logging
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,12 @@ def airflow_url(
         monkeypatch.setenv(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Airflow's own imports
-        from airflow import settings
+        from airflow import logging_config, settings
         from airflow.jobs import scheduler_job_runner  # noqa: F401
         from airflow.models import import_all_models
 
         import_all_models()
+    logging_config.configure_logging()  # Airflow calls methods that only its own kind of logger has
     settings.dispose_orm()
     settings.configure_vars()
     settings.configure_orm()
@@ -74,6 +75,15 @@ class Plane:
         self.schedule()
         self.executor.heartbeat()
         self.finish()
+
+    @contextmanager
+    def broken(self) -> Iterator[None]:
+        """Our table is gone for a while."""
+        self.execute("ALTER TABLE isthmus_workload RENAME TO gone")
+        try:
+            yield
+        finally:
+            self.execute("ALTER TABLE gone RENAME TO isthmus_workload")
 
     def adopt(self) -> int:
         return self.runner.adopt_or_reset_orphaned_tasks()

@@ -104,11 +104,10 @@ def test_outcomes_come_in_batches_until_none_is_left(plane: Any, run_dag: Callab
 def test_a_database_in_trouble_does_not_end_the_scheduler(plane: Any, run_dag: Callable[..., str]) -> None:
     one_running(plane, run_dag)
     plane.settle()
-    plane.execute("ALTER TABLE isthmus_workload RENAME TO gone")
-    plane.executor._next_housekeeping = 0
-    plane.executor.sync()
-    plane.executor.fail_connection_test("anything")
-    plane.execute("ALTER TABLE gone RENAME TO isthmus_workload")
+    with plane.broken():
+        plane.executor._next_housekeeping = 0
+        plane.executor.sync()
+        plane.executor.fail_connection_test("anything")
     plane.executor.sync()
     assert len(plane.executor.event_buffer) == 1
 
