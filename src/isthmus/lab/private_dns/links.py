@@ -87,6 +87,14 @@ class Links:
         """DELETE: always allowed; what was registered through it goes with it."""
         change.remove(document.id)
 
+    def changed(self, id: ResourceId) -> errors.ArmError:
+        """The etag is another."""
+        return self._failed(id, "has been modified (etag mismatch).")
+
+    def exists(self, id: ResourceId) -> errors.ArmError:
+        """There is one already."""
+        return self._failed(id, "exists already and hence cannot be created again.")
+
     def show(self, world: World, document: Document, caller: Caller) -> dict[str, Any]:
         """The link. Unlike a zone's its etag has quotation marks."""
         said = document.properties
@@ -108,6 +116,10 @@ class Links:
         if document.body.get("tags"):
             shown["tags"] = document.body["tags"]
         return {**shown, "properties": properties}
+
+    def _failed(self, id: ResourceId, what: str) -> errors.ArmError:
+        message = f"The Virtual Network link '{id.name}' for the Private DNS zone '{id.names[0]}' {what}"
+        return errors.ArmError(412, "PreconditionFailed", message, is_outcome=True)
 
     def _put(self, change: Change, id: ResourceId, before: Document | None, body: Json, caller: Caller) -> Document:
         properties = body["properties"]
@@ -174,11 +186,15 @@ def _check_network(change: Change, id: ResourceId, network: Key, *, registers: b
                 "Conflict",
                 f"Private zone '{id.names[0]}' is already linked to the virtual network "
                 f"'{other.properties['virtualNetwork']['id']}'.",
+                is_outcome=True,
             )
         if other.id.names[0].lower() == id.names[0].lower():
-            raise _refused(
+            raise errors.ArmError(
+                400,
+                "BadRequest",
                 "A virtual network cannot be linked to multiple zones with overlapping namespaces. You tried to link "
-                f"virtual network with '{id.names[0]}' and '{other.id.names[0]}' zones."
+                f"virtual network with '{id.names[0]}' and '{other.id.names[0]}' zones.",
+                is_outcome=True,
             )
         if registers and other.properties["registrationEnabled"]:
             raise errors.ArmError(
@@ -186,6 +202,7 @@ def _check_network(change: Change, id: ResourceId, network: Key, *, registers: b
                 "Conflict",
                 "A virtual network can only be linked to 1 Private DNS zone(s) with auto-registration enabled; "
                 f"conflicting Private DNS zone is '{other.id.names[0]}'.",
+                is_outcome=True,
             )
 
 

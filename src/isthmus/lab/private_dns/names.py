@@ -81,6 +81,7 @@ def check_relative(name: str, zone: str) -> None:
         400,
         "BadRequest",
         f"The domain name '{name}.{zone}' is invalid. The provided record set relative name '{name}' is invalid.",
+        is_bare=True,
     )
 
 
@@ -88,7 +89,7 @@ def check_domain(text: object) -> str:
     """``text`` as a domain name that a record leads to; 400, BadRequest if it is none."""
     if isinstance(text, str) and is_domain(text):
         return text
-    raise errors.ArmError(400, "BadRequest", f"The domain name '{text}' is invalid.")
+    raise errors.ArmError(400, "BadRequest", f"The domain name '{text}' is invalid.", is_bare=True)
 
 
 def fqdn(name: str, zone: str) -> str:

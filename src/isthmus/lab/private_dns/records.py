@@ -43,7 +43,11 @@ _SOA: Final[dict[str, Any]] = {
 
 
 def _refused(message: str) -> errors.ArmError:
-    return errors.ArmError(400, "BadRequest", message)
+    return errors.ArmError(400, "BadRequest", message, is_bare=True)
+
+
+def _conflict(message: str) -> errors.ArmError:
+    return errors.ArmError(409, "Conflict", message, is_bare=True)
 
 
 def _number(record: Json, member: str, largest: int) -> int:
@@ -230,6 +234,16 @@ class RecordSets:
             raise _refused(f"Record sets of type 'SOA' with name '{document.id.name}' cannot be deleted.")
         change.remove(document.id)
 
+    def changed(self, id: ResourceId) -> errors.ArmError:
+        """The etag is another."""
+        message = f"The Record set {id.name} has been modified (etag mismatch)."
+        return errors.ArmError(412, "PreconditionFailed", message, is_bare=True)
+
+    def exists(self, id: ResourceId) -> errors.ArmError:
+        """There is one already."""
+        message = f"The Record set {id.name} exists already and hence cannot be created again."
+        return errors.ArmError(412, "PreconditionFailed", message, is_bare=True)
+
     def show(self, world: World, document: Document, caller: Caller) -> dict[str, Any]:
         """The record set."""
         return shape(document.id, document.etag, document.properties)
@@ -245,18 +259,13 @@ class RecordSets:
         zone = zone_of(id)
         beside = {one.id.types[-1] for one in sets_of(change, zone) if one.id.name == name}
         if self.type.name == "CNAME" and beside:
-            raise errors.ArmError(
-                409,
-                "Conflict",
+            raise _conflict(
                 "The CNAME record could not be created because another record with the same name already exists in "
-                "this zone.",
+                "this zone."
             )
         if "CNAME" in beside:
-            raise errors.ArmError(
-                409,
-                "Conflict",
-                "The record could not be created because a CNAME record with the same name already exists in this "
-                "zone.",
+            raise _conflict(
+                "The record could not be created because a CNAME record with the same name already exists in this zone."
             )
         if sum(1 for _ in sets_of(change, zone)) >= MAX_RECORD_SETS:
             raise _refused(f"The zone '{id.names[0]}' cannot have more than {MAX_RECORD_SETS} record sets.")

@@ -60,6 +60,16 @@ class Zones:
             change.remove(one.id)
         change.remove(document.id)
 
+    def changed(self, id: ResourceId) -> errors.ArmError:
+        """The etag is another."""
+        message = f"The Zone {id.name} has been modified (etag mismatch)."
+        return errors.ArmError(412, "PreconditionFailed", message, is_outcome=True)
+
+    def exists(self, id: ResourceId) -> errors.ArmError:
+        """There is one already."""
+        message = f"The Zone {id.name} exists already and hence cannot be created again."
+        return errors.ArmError(412, "PreconditionFailed", message, is_outcome=True)
+
     def show(self, world: World, document: Document, caller: Caller) -> dict[str, Any]:
         """The zone with its numbers."""
         linked = list(world.children(document.id, links.KIND))
