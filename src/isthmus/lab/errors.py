@@ -2,7 +2,8 @@
 
 Azure's own codes and wordings are kept as far as they are published or were recorded, since clients match on them. The
 body is ``{"error": {"code", "message", "target"?, "details"?}}`` (Azure REST API guidelines, "Error condition
-responses").
+responses"). Two things are older than the guidelines and were recorded with private DNS: record sets refuse with a bare
+``{"code", "message"}``, and what zones and network links refuse is often the outcome of an operation that was accepted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,13 +24,21 @@ class Detail:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refusal as it is kept, for an operation that failed after it had been accepted."""
+    """A refusal as it is kept, for an operation that failed after it had been accepted.
+
+    ``is_bare`` ones are answered without the surrounding ``error``.
+    """
 
     status: int
     code: str
     message: str
     target: str | None = None
     details: Sequence[Detail] = field(default=())
+    is_bare: bool = False
+
+    def answer(self) -> dict[str, Any]:
+        """The whole body of an answer."""
+        return self.body() if self.is_bare else {"error": self.body()}
 
     def body(self) -> dict[str, Any]:
         """``{"code", "message", ...}``: what stands under ``error``."""
@@ -45,7 +54,10 @@ class Refusal:
 
 
 class ArmError(IsthmusError):
-    """The resource manager refuses. ``status`` is HTTP's; ``headers`` go with the answer."""
+    """The resource manager refuses. ``status`` is HTTP's; ``headers`` go with the answer.
+
+    With ``is_outcome`` a kind that answers asynchronously accepts the request, and its operation fails with this.
+    """
 
     def __init__(
         self,
@@ -56,10 +68,13 @@ class ArmError(IsthmusError):
         target: str | None = None,
         details: Sequence[Detail] = (),
         headers: Mapping[str, str] | None = None,
+        is_bare: bool = False,
+        is_outcome: bool = False,
     ) -> None:
         super().__init__(message, code=code)
-        self.refusal = Refusal(status, code, message, target, tuple(details))
+        self.refusal = Refusal(status, code, message, target, tuple(details), is_bare)
         self.headers = dict(headers or {})
+        self.is_outcome = is_outcome
 
     @property
     def status(self) -> int:

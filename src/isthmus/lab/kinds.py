@@ -8,9 +8,10 @@ is shown. Kinds do no IO.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from isthmus.lab.documents import Change, Document, World
+from isthmus.lab.errors import ArmError
 from isthmus.lab.ids import ResourceId
 
 Json = Mapping[str, Any]
@@ -83,6 +84,17 @@ class Kind(Protocol):
 
     def show(self, world: World, document: Document, caller: Caller) -> dict[str, Any]:
         """All of the JSON object: id, name, type, etag, provisioning state, and what follows from other documents."""
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """What a kind may have besides: words of its own for an ``If-Match`` or ``If-None-Match`` that does not hold."""
+
+    def changed(self, id: ResourceId) -> ArmError:
+        """``If-Match`` names another etag than the resource has, or there is no resource."""
+
+    def exists(self, id: ResourceId) -> ArmError:
+        """``If-None-Match: *``, and there is one."""
 
 
 class Virtual(Protocol):
