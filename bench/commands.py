@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from types import FrameType
 
-from bench import comparing, components, installing, places, reporting, runs, stacks
+from bench import comparing, components, installing, places, publishing, reporting, runs, stacks
 from isthmus.kit import processes
 
 
@@ -39,7 +39,7 @@ def main() -> int:
                 case "capacity":
                     _capacity(arguments)
                 case _:
-                    reporting.write_page(reporting.load())
+                    publishing.write_page(publishing.load())
     except KeyboardInterrupt:
         return 130
     except (components.ComponentError, runs.RunError, installing.InstallError) as error:
@@ -73,7 +73,7 @@ def _compare(arguments: argparse.Namespace) -> list[str]:
         results.extras = comparison.capacity(quick=arguments.quick)
     finally:
         comparison.close()
-    reporting.write(results.finish())
+    publishing.write(results.finish())
     return failed
 
 
@@ -86,7 +86,7 @@ def _capacity(arguments: argparse.Namespace) -> None:
         comparison.close()
     print(json.dumps(extras, indent=2))
     if places.RESULTS.exists():
-        reporting.write({**reporting.load(), **extras})
+        publishing.write({**publishing.load(), **extras})
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

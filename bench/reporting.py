@@ -6,7 +6,6 @@ results alone, so it can be written again without measuring.
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import statistics
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import comparing, places
+from bench import comparing
 
 OURS = "RemoteExecutor"
 CELERY = "CeleryExecutor"
@@ -186,37 +185,6 @@ def machine_facts() -> dict[str, Any]:
         "user": "root" if os.geteuid() == 0 else "not root",
         "versions": {name: importlib.metadata.version(name) for name in names},
     }
-
-
-def write(results: Mapping[str, Any]) -> None:
-    """Write the results, the page and the plot."""
-    places.RESULTS.write_text(json.dumps(_rounded(results), indent=2) + "\n")
-    write_page(results)
-
-
-def load() -> dict[str, Any]:
-    """The last results."""
-    results: dict[str, Any] = json.loads(places.RESULTS.read_text())
-    return results
-
-
-def write_page(results: Mapping[str, Any]) -> None:
-    """Write the page and the plot."""
-    from bench import plotting  # noqa: PLC0415 - matplotlib takes a second to import
-
-    plotting.write(results, places.PLOT)
-    places.PAGE.write_text(page(results))
-
-
-def _rounded(value: Any) -> Any:
-    """Six significant digits are more than any of this is worth."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, Mapping):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(one) for one in value]
-    return value
 
 
 def _now() -> str:
