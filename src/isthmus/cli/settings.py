@@ -1,15 +1,18 @@
 """``isthmus config explain``: every setting with its value, where the value came from, and what it is for."""
 
+# ruff: noqa: PLC0415 - each side is installed without the other
+
 import dataclasses
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from isthmus.cli import printing
 from isthmus.kit import settings
+from isthmus.kit.errors import ConfigError
 from isthmus.wire.bodies import Response
 
 app = typer.Typer(help="Explain the settings of an agent or a deployment.")
@@ -56,9 +59,19 @@ def explain(
     """Show every setting, its value here, where that came from, and what it is for.
 
     For an agent that is the environment (ISTHMUS_AGENT_*), the file and the defaults; for a deployment Airflow's
-    configuration, section [isthmus].
+    configuration, section [isthmus]. Where one that is needed is missing, all are shown with their defaults, and the
+    command fails.
     """
-    explained = _agent(file) if role is Side.AGENT else _deployment()
+    try:
+        explained = _agent(file) if role is Side.AGENT else _deployment()
+    except ConfigError as error:
+        if error.code == "config_missing":
+            _show(role, settings.describe(_kind(role)), as_json=as_json)
+        raise
+    _show(role, explained, as_json=as_json)
+
+
+def _show(role: Side, explained: tuple[settings.Explained, ...], *, as_json: bool) -> None:
     if as_json:
         views = tuple(
             SettingView(
@@ -80,14 +93,24 @@ def explain(
         printing.paragraph(f"{one.meaning} {one.why}".strip(), indent=4)
 
 
+def _kind(role: Side) -> type[Any]:
+    if role is Side.AGENT:
+        from isthmus.agent.config import AgentConfig
+
+        return AgentConfig
+    from isthmus.deployment.config import DeploymentConfig
+
+    return DeploymentConfig
+
+
 def _agent(file: Path | None) -> tuple[settings.Explained, ...]:
-    from isthmus.agent import config  # noqa: PLC0415 - each side is installed without the other
+    from isthmus.agent import config
 
     return settings.explain(config.load({}, environment=dict(os.environ), file=file))
 
 
 def _deployment() -> tuple[settings.Explained, ...]:
-    from isthmus.deployment import compat  # noqa: PLC0415 - each side is installed without the other
+    from isthmus.deployment import compat
 
     config = compat.deployment_config()
     origins = {}

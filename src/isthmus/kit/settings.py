@@ -147,7 +147,7 @@ def load(
     for name, given in flags.items():
         if given is not None:
             take(name, given, Origin(Source.FLAG, _flag(name)), _flag)
-    return Loaded(_build(kind, about, values, origins), origins)
+    return Loaded(_build(kind, about, values, origins, prefix), origins)
 
 
 def settings_of(kind: type[Any]) -> dict[str, Setting]:
@@ -157,8 +157,20 @@ def settings_of(kind: type[Any]) -> dict[str, Setting]:
 
 def explain(loaded: Loaded[Any]) -> tuple[Explained, ...]:
     """Each setting with its value, where that came from, and what it is for. Secrets are masked."""
+    return tuple(
+        dataclasses.replace(
+            one,
+            value=_shown(about, getattr(loaded.config, one.name)),
+            origin=loaded.origins[one.name],
+        )
+        for one, about in zip(describe(type(loaded.config)), settings_of(type(loaded.config)).values(), strict=True)
+    )
+
+
+def describe(kind: type[Any]) -> tuple[Explained, ...]:
+    """Each setting of a config class with its default for its value, and what it is for."""
     lines = []
-    for one in dataclasses.fields(loaded.config):
+    for one in dataclasses.fields(kind):
         about: Setting = one.metadata[_METADATA_KEY]
         value = _default(one)
         if value is not dataclasses.MISSING:
@@ -166,15 +178,7 @@ def explain(loaded: Loaded[Any]) -> tuple[Explained, ...]:
         else:
             default = "(derived)" if about.derive is not None else "(required)"
         lines.append(
-            Explained(
-                one.name,
-                _shown(about, getattr(loaded.config, one.name)),
-                loaded.origins[one.name],
-                default,
-                about.unit,
-                about.meaning,
-                about.why,
-            )
+            Explained(one.name, default, Origin(Source.DEFAULT), default, about.unit, about.meaning, about.why)
         )
     return tuple(lines)
 
@@ -242,7 +246,9 @@ def _check(name: str, about: Mapping[str, Setting], origin: Origin, write: Calla
         )
 
 
-def _build(kind: type[C], about: Mapping[str, Setting], values: dict[str, object], origins: dict[str, Origin]) -> C:
+def _build(
+    kind: type[C], about: Mapping[str, Setting], values: dict[str, object], origins: dict[str, Origin], prefix: str
+) -> C:
     hints = typing.get_type_hints(kind)
     for one in dataclasses.fields(cast("Any", kind)):
         name = one.name
@@ -257,7 +263,9 @@ def _build(kind: type[C], about: Mapping[str, Setting], values: dict[str, object
             values[name] = default
         else:
             raise ConfigError(
-                f"{name} is not set", code="config_missing", hint=f"{about[name].meaning} Set it with {_flag(name)}."
+                f"{name} is not set",
+                code="config_missing",
+                hint=f"{about[name].meaning} Set it with {_flag(name)} or {prefix}{name.upper()}.",
             )
     try:
         return TypeAdapter(kind).validate_python(values)

@@ -30,6 +30,18 @@ def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[st
     assert main.run([]) == Exit.USAGE
 
 
+def test_settings_are_explained_before_what_is_needed_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable in [name for name in os.environ if name.startswith("ISTHMUS_AGENT_")]:
+        monkeypatch.delenv(variable)
+    assert main.run(["config", "explain"]) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert "url = (required)" in out
+    assert "slots = " in out
+    assert "ISTHMUS_AGENT_URL" in err
+
+
 def test_help_is_there_at_once() -> None:
     """In processor time, which another program on the machine does not change."""
     command = [sys.executable, "-m", "isthmus.cli.main", "--help"]
