@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from isthmus.deployment import certificates, config, databases, provider
+from isthmus.deployment import config, databases, provider
+from isthmus.kit import certificates
 from isthmus.kit.errors import ConfigError, NotFoundError
 from isthmus.wire.names import DEPLOYMENT_ID_PATTERN
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from isthmus.deployment import certificates, initializing
+from isthmus.deployment import initializing
 from isthmus.deployment.initializing import DeploymentSpec
+from isthmus.kit import certificates
 from isthmus.kit.errors import ConfigError, NotFoundError
 
 URL = "postgresql://airflow:it's&a%25secret@db/airflow"

@@ -1,7 +1,7 @@
-"""A small certificate authority of a deployment's own, for where no other is at hand.
+"""A small certificate authority of one's own, for where no other is at hand (needs the ``plane`` or ``lab`` extra).
 
-Agents are given ``ca.crt`` and trust nothing else by it. Elliptic-curve keys (P-256); the authority may sign servers
-and no further authorities. What is issued is checked before it is kept: a certificate that fits stays as it is.
+Clients are given its certificate and trust nothing else by it. Elliptic-curve keys (P-256); the authority may sign
+servers and no further authorities. What is issued is checked before it is kept: a certificate that fits stays as it is.
 """
 
 import contextlib
@@ -105,7 +105,7 @@ def _general_name(name: str) -> x509.GeneralName:
     raise ConfigError(
         f"{name!r} is neither a host name nor an address",
         code="tls_name_invalid",
-        hint="Give the names and addresses under which agents reach the deployment.",
+        hint="Give the names and addresses under which clients reach the server.",
     )
 
 
