@@ -6,6 +6,7 @@ memory); an answer may stream. When the client goes away, the function that answ
 """
 
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -79,8 +80,8 @@ class Server:
         self.config = config or ServingConfig()
         self._runner: web.ServerRunner | None = None
 
-    async def listen(self, listener: socket.socket) -> None:
-        """Take connections from ``listener``, which is bound, TCP or UNIX. Closed with the server."""
+    async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Take connections from ``listener``, which is bound, TCP or UNIX, perhaps with TLS. Closed with the server."""
         idle = self.config.idle_seconds
         server = web.Server(
             self._answer,
@@ -93,7 +94,7 @@ class Server:
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=0.0)
         await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
+        await web.SockSite(self._runner, listener, ssl_context=tls).start()
 
     async def close(self) -> None:
         """Stop listening and drop all connections; what is being answered is cancelled."""

@@ -26,7 +26,8 @@ class Detail:
 class Refusal:
     """A refusal as it is kept, for an operation that failed after it had been accepted.
 
-    ``is_bare`` ones are answered without the surrounding ``error``.
+    ``is_bare`` ones are answered without the surrounding ``error``; with ``has_details`` there is a list of details
+    even if it is empty, as Microsoft.Network has it.
     """
 
     status: int
@@ -35,6 +36,7 @@ class Refusal:
     target: str | None = None
     details: Sequence[Detail] = field(default=())
     is_bare: bool = False
+    has_details: bool = False
 
     def answer(self) -> dict[str, Any]:
         """The whole body of an answer."""
@@ -45,7 +47,7 @@ class Refusal:
         body: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.target is not None:
             body["target"] = self.target
-        if self.details:
+        if self.details or self.has_details:
             body["details"] = [
                 {"code": one.code, "message": one.message, **({"target": one.target} if one.target else {})}
                 for one in self.details
@@ -69,10 +71,11 @@ class ArmError(IsthmusError):
         details: Sequence[Detail] = (),
         headers: Mapping[str, str] | None = None,
         is_bare: bool = False,
+        has_details: bool = False,
         is_outcome: bool = False,
     ) -> None:
         super().__init__(message, code=code)
-        self.refusal = Refusal(status, code, message, target, tuple(details), is_bare)
+        self.refusal = Refusal(status, code, message, target, tuple(details), is_bare, has_details)
         self.headers = dict(headers or {})
         self.is_outcome = is_outcome
 

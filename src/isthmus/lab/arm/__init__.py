@@ -1,0 +1,1 @@
+"""The resource manager's protocol, once for all kinds of resources."""
