@@ -16,7 +16,7 @@ from typing import Any
 from isthmus.kit.clocks import Clock, SystemClock
 from isthmus.kit.logs import get
 from isthmus.lab import ids
-from isthmus.lab.arm import addresses, etags, operations, paging, rules, versions
+from isthmus.lab.arm import addresses, etags, filtering, operations, paging, rules, versions
 from isthmus.lab.arm.addresses import Address, Collection, Following, Question, Resource
 from isthmus.lab.arm.calls import Answer, Call, refused
 from isthmus.lab.arm.operations import Operation, Operations
@@ -25,7 +25,7 @@ from isthmus.lab.documents import Change, Document, ProvisioningState, World
 from isthmus.lab.errors import ArmError, Refusal
 from isthmus.lab.identity import Tokens
 from isthmus.lab.ids import ResourceId
-from isthmus.lab.kinds import Caller, Kind, Style
+from isthmus.lab.kinds import Caller, Kind, Mixed, Style
 from isthmus.lab.store import Draft, Store
 from isthmus.lab.tenancy import Tenancy
 
@@ -46,7 +46,10 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An address of its own: ``path`` in lower case, ``{word}`` for what varies."""
+    """An address of its own: ``path`` in lower case, ``{word}`` for what varies.
+
+    ``{*scope}`` in front is the id of anything. ``is_open`` ones are for everybody.
+    """
 
     method: str
     path: tuple[str, ...]
@@ -55,10 +58,17 @@ class Page:
 
     def match(self, call: Call) -> dict[str, str] | None:
         """What stands for the words that vary; None if it is another page."""
-        if len(call.segments) != len(self.path):
+        path, segments, found = self.path, call.segments, dict[str, str]()
+        if path[0] == "{*scope}":
+            path = path[1:]
+            scope = segments[: -len(path)]
+            if len(scope) < 2 or scope[0].lower() != "subscriptions":
+                return None
+            found = {"scope": "/".join(scope), "subscription": scope[1]}
+            segments = segments[-len(path) :]
+        if len(segments) != len(path):
             return None
-        found: dict[str, str] = {}
-        for word, given in zip(self.path, call.segments, strict=True):
+        for word, given in zip(path, segments, strict=True):
             if word.startswith("{"):
                 found[word[1:-1]] = given
             elif word != given.lower():
@@ -164,12 +174,16 @@ class Engine:
         self._require_group(world, parent)
         if parent.namespace and world.get(parent) is None:
             raise rules.parent_not_found("read", address.kind, parent)
-        if virtual is not None:
-            values = virtual.list(world, parent, caller)
+        listed = kind if virtual is None and isinstance(kind, Mixed) else virtual
+        if listed is not None:
+            values = listed.list(world, parent, caller)
             cut, link = paging.cut(call, [str(one.get("id", "")) for one in values])
             return Answer(200, paging.shown(values[cut], link))
         assert kind is not None  # noqa: S101  (for the type checker)
         found = self._documents(world, kind, parent)
+        if kind.style is Style.GROUP:
+            fits = filtering.parse(call.query.get("$filter"))
+            found = [one for one in found if fits(kind.show(world, one, caller))]
         cut, link = paging.cut(call, [one.key for one in found])
         return Answer(200, paging.shown([self.show(kind, world, one, caller) for one in found[cut]], link))
 
@@ -191,9 +205,12 @@ class Engine:
         document = world.get(id)
         if document is None:
             world, document = self._ghost(id) or (world, None)
-        if document is None:
+        if document is not None:
+            shown = self.show(kind, world, document, caller)
+        elif isinstance(kind, Mixed) and id.parent is not None and world.get(id.parent) is not None:
+            shown = kind.find(world, id, caller)
+        else:
             raise rules.resource_not_found(world, kind, id)
-        shown = self.show(kind, world, document, caller)
         return Answer(200, shown, _etag_header(shown))
 
     def _ghost(self, id: ResourceId) -> tuple[World, Document] | None:
@@ -281,6 +298,13 @@ class Engine:
             return self._refuse(kind, id, error, call, caller)
         style = Style.SYNC if kind.style is Style.NETWORK else kind.style
         return await self._accept(kind, draft, document, call, caller, status=200, style=style)
+
+    async def patch(self, document: Document, body: Mapping[str, Any], caller: Caller) -> None:
+        """Change a document as PATCH does, and return when the packets have followed. Raises errors.ArmError."""
+        kind = self._kind(document.kind, caller)
+        draft = self.store.draft()
+        kind.patch(draft, document, body, caller)
+        await self._commit_and_settle(draft)
 
     async def _delete(self, kind: Kind, id: ResourceId, call: Call, caller: Caller) -> Answer:
         draft = self.store.draft()

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from isthmus.lab.arm.engine import Page
 from isthmus.lab.arm.registry import Registry
 from isthmus.lab.kinds import Action, Kind, Virtual
+from isthmus.lab.resources import listing, metadata, providers, subscriptions, tagging
 from isthmus.lab.resources.groups import Groups
 
 
@@ -22,4 +23,10 @@ def registry(kinds: Sequence[Kind], virtuals: Sequence[Virtual] = (), actions: S
 
 def pages() -> tuple[Page, ...]:
     """The pages beside the resources."""
-    return ()
+    return (
+        *subscriptions.PAGES,
+        *providers.PAGES,
+        *listing.PAGES,
+        *tagging.PAGES,
+        *metadata.PAGES,
+    )
