@@ -97,6 +97,17 @@ class Conditional(Protocol):
         """``If-None-Match: *``, and there is one."""
 
 
+@runtime_checkable
+class Mixed(Protocol):
+    """What a kind may have besides: resources that follow from others and have no documents of their own."""
+
+    def list(self, world: World, parent: ResourceId, caller: Caller) -> Sequence[dict[str, Any]]:
+        """All of them in ``parent``, with and without documents."""
+
+    def find(self, world: World, id: ResourceId, caller: Caller) -> dict[str, Any]:
+        """One that has no document. Raises errors.ArmError (404) if there is none."""
+
+
 class Virtual(Protocol):
     """A kind without documents: it is only shown, and follows from others (a load balancer's parts, default security
     rules).

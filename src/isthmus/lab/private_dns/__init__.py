@@ -9,7 +9,7 @@ from isthmus.lab.private_dns.picturing import zones_of
 KINDS: Final[tuple[Kind, ...]] = (
     zones.Zones(),
     links.Links(),
-    *(records.RecordSets(type_) for type_ in records.TYPES.values()),
+    *(records.RecordSets(type_, registering.shown) for type_ in records.TYPES.values()),
 )
 VIRTUALS: Final[tuple[Virtual, ...]] = (records.AllRecordSets(registering.shown),)
 

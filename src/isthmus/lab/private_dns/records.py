@@ -201,15 +201,20 @@ def shape(id: ResourceId, etag: str, properties: Json, *, is_auto_registered: bo
     }
 
 
+Registered = Callable[[World, ResourceId], Sequence[dict[str, Any]]]
+"""The record sets of a zone that were registered automatically, as they are shown."""
+
+
 class RecordSets:
     """The kind of one record type."""
 
     style = Style.SYNC
     is_tracked = False
 
-    def __init__(self, type_: RecordType) -> None:
+    def __init__(self, type_: RecordType, registered: Registered) -> None:
         self.type = type_
         self.name = type_.kind
+        self._registered = registered
 
     def write(self, change: Change, id: ResourceId, body: Json, before: Document | None, caller: Caller) -> Document:
         """PUT: the whole record set."""
@@ -233,6 +238,26 @@ class RecordSets:
         if self.type.name == "SOA":
             raise _refused(f"Record sets of type 'SOA' with name '{document.id.name}' cannot be deleted.")
         change.remove(document.id)
+
+    def list(self, world: World, parent: ResourceId, caller: Caller) -> Sequence[dict[str, Any]]:
+        """Those of this type that the caller's ``$recordsetnamesuffix`` allows."""
+        shown = [shape(one.id, one.etag, one.properties) for one in world.children(parent, self.name)]
+        registered = [one for one in self._registered(world, parent) if one["type"] == self.name]
+        return with_suffix([*shown, *registered], caller)
+
+    def find(self, world: World, id: ResourceId, caller: Caller) -> dict[str, Any]:
+        """One that was registered automatically."""
+        own = canonical(id, self.type)
+        for one in self._registered(world, zone_of(own)):
+            if (one["type"], one["name"]) == (self.name, own.name):
+                return one
+        raise errors.ArmError(
+            404,
+            "NotFound",
+            f"The resource record '{own.name}' does not exist in resource group '{own.group}' of subscription "
+            f"'{own.subscription}'.",
+            is_bare=True,
+        )
 
     def changed(self, id: ResourceId) -> errors.ArmError:
         """The etag is another."""
@@ -326,7 +351,7 @@ class AllRecordSets:
 
     name = f"{ZONE_KIND}/ALL"
 
-    def __init__(self, registered: Callable[[World, ResourceId], Sequence[dict[str, Any]]]) -> None:
+    def __init__(self, registered: Registered) -> None:
         self._registered = registered
 
     def list(self, world: World, parent: ResourceId, caller: Caller) -> Sequence[dict[str, Any]]:
