@@ -1,0 +1,1 @@
+"""Connectivity checks from where they run to a deployment: DNS, TCP, TLS, HTTP, token."""

@@ -1,0 +1,78 @@
+"""What a verification found: typed rows, in the order in which one depends on the other.
+
+A row says what was looked at, what was seen and what to do about it. The command line, the control plane's pages and
+the heartbeat show the same rows.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How one check ended. SKIP: not looked at, because something before it failed or it does not apply here."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+class Check(StrEnum):
+    """What can be checked, in order."""
+
+    RESOLVER = "resolver"
+    NAME = "name"
+    ADDRESS = "address"
+    TCP = "tcp"
+    TLS = "tls"
+    DEPLOYMENT = "deployment"
+    TOKEN = "token"
+    SOURCE = "source"
+    HEARTBEAT = "heartbeat"
+    KEEP_ALIVE = "keep_alive"
+    PUBLIC_PATH = "public_path"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. ``remedy`` says what to do, empty where nothing needs to be done."""
+
+    status: Status
+    details: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a report. ``target`` is what was looked at: a name, an address with its port, a URL."""
+
+    check: Check
+    target: str
+    status: Status
+    details: str
+    remedy: str
+    took_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All rows of one verification of ``url``, begun at ``started_at`` (aware, UTC)."""
+
+    url: str
+    started_at: datetime
+    rows: tuple[Row, ...]
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The rows that failed."""
+        return tuple(row for row in self.rows if row.status is Status.FAIL)
+
+    @property
+    def status(self) -> Status:
+        """The worst of the rows; PASS where some were skipped and the rest passed."""
+        statuses = {row.status for row in self.rows}
+        for status in (Status.FAIL, Status.WARN):
+            if status in statuses:
+                return status
+        return Status.PASS

@@ -1,0 +1,155 @@
+"""A verification against real servers on loopback: who answers, with which certificate, and what is then skipped."""
+
+import asyncio
+import contextlib
+import datetime
+import ssl
+from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from isthmus.kit import certificates
+from isthmus.probe import verifying
+from isthmus.probe.asking import Road
+from isthmus.probe.reports import Check, Finding, Report, Row, Status
+from isthmus.probe.verifying import PlaneFindings, Target
+
+NAME = "localhost"
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\ncontent-length: 19\r\n\r\n404 page not found\n"
+PORTAL = b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\nPlease sign in"
+
+
+@contextlib.asynccontextmanager
+async def server(answer: bytes, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
+        await asyncio.sleep(0.05)  # transports whose handshake failed close their sockets a little later
+
+
+@pytest.fixture(scope="module")
+def authority() -> tuple[bytes, bytes]:
+    return certificates.make_authority("a test's authority")
+
+
+@pytest.fixture
+def serving(authority: tuple[bytes, bytes], tmp_path: Path) -> Callable[[str], ssl.SSLContext]:
+    def make(name: str) -> ssl.SSLContext:
+        certificate, key = certificates.issue(*authority, [name])
+        (tmp_path / "server.pem").write_bytes(certificate + key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "server.pem")
+        return context
+
+    return make
+
+
+@pytest.fixture
+def trusting(authority: tuple[bytes, bytes]) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=authority[0].decode())
+
+
+class FakePlane:
+    """Says what it was told to say, along whatever road."""
+
+    def __init__(self, findings: PlaneFindings) -> None:
+        self.findings = findings
+        self.asked: list[Road] = []
+
+    async def ask(self, road: Road, path: str) -> PlaneFindings:
+        self.asked.append(road)
+        return self.findings
+
+    async def is_served(self, road: Road, path: str) -> Finding:
+        self.asked.append(road)
+        return Finding(Status.FAIL, "served", "restrict it")
+
+
+def target(port: int, tls: ssl.SSLContext | None, **values: object) -> Target:
+    return Target(NAME, port, "/dtest234", tls, timeout_seconds=2, **values)  # type: ignore[arg-type]
+
+
+def statuses(report: Report) -> dict[Check, Status]:
+    return {row.check: row.status for row in report.rows}
+
+
+async def test_a_road_that_is_as_it_should_be(
+    serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext
+) -> None:
+    good = Finding(Status.PASS, "good")
+    plane = FakePlane(PlaneFindings(good, good, good))
+    told: list[Row] = []
+    async with server(NOT_FOUND, serving(NAME)) as port:
+        report = await verifying.verify(target(port, trusting, quiet_seconds=25), plane=plane, tell=told.append)
+    found = statuses(report)
+    assert found.pop(Check.PUBLIC_PATH) is Status.SKIP
+    assert found.pop(Check.RESOLVER) in (Status.PASS, Status.FAIL)  # whether this machine has a resolver
+    if found.pop(Check.NAME) is Status.PASS:
+        assert set(found.values()) == {Status.PASS}
+        assert report.status is Status.PASS
+        assert str(plane.asked[0].address) == "127.0.0.1"
+    assert tuple(told) == report.rows
+    assert [row.check for row in report.rows] == list(Check)
+
+
+async def along(port: int, tls: ssl.SSLContext | None, name: str = NAME) -> Report:
+    """What is found at 127.0.0.1, without asking for the name."""
+    rows: list[Row] = []
+    collecting = verifying._Rows(rows.append)
+    given = target(port, tls)
+    road = Road(ip_address("127.0.0.1"), port, name, tls, 1)
+    await verifying._check_road(given, road, None, collecting)
+    return Report(given.url, datetime.datetime.now(datetime.UTC), tuple(rows))
+
+
+async def test_a_certificate_for_another_name(
+    serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext
+) -> None:
+    async with server(NOT_FOUND, serving("other.example")) as port:
+        report = await along(port, trusting)
+    assert statuses(report)[Check.TCP] is Status.PASS
+    (row,) = report.failed
+    assert (row.check, "not for localhost" in row.details) == (Check.TLS, True)
+    assert statuses(report)[Check.DEPLOYMENT] is Status.SKIP
+
+
+async def test_an_unknown_authority(serving: Callable[[str], ssl.SSLContext]) -> None:
+    async with server(NOT_FOUND, serving(NAME)) as port:
+        report = await along(port, ssl.create_default_context())
+    (row,) = report.failed
+    assert (row.check, "--ca-file" in row.remedy) == (Check.TLS, True)
+
+
+async def test_another_server_at_the_address(
+    serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext
+) -> None:
+    async with server(PORTAL, serving(NAME)) as port:
+        report = await along(port, trusting)
+    (row,) = report.failed
+    assert (row.check, "Please sign in" in row.details) == (Check.DEPLOYMENT, True)
+
+
+async def test_a_server_that_speaks_no_tls(trusting: ssl.SSLContext) -> None:
+    async with server(NOT_FOUND, None) as port:
+        report = await along(port, trusting)
+    (row,) = report.failed
+    assert row.check is Check.TLS
+    assert "PROXY v2" in row.remedy
+
+
+async def test_nothing_listens(trusting: ssl.SSLContext) -> None:
+    async with server(NOT_FOUND, None) as port:
+        pass
+    report = await along(port, trusting)
+    (row,) = report.failed
+    assert (row.check, "refuses" in row.details) == (Check.TCP, True)
+    assert all(one.status is Status.SKIP for one in report.rows[1:])
