@@ -5,6 +5,7 @@ like are not its business. A request is read whole before it is answered (``cont
 memory); an answer may stream. When the client goes away, the function that answers it is cancelled.
 """
 
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -79,6 +80,7 @@ class Server:
         self.answering = answering
         self.config = config or ServingConfig()
         self._runner: web.ServerRunner | None = None
+        self._transports: Callable[[], list[asyncio.Transport]] = list
 
     async def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Take connections from ``listener``, which is bound, TCP or UNIX, perhaps with TLS. Closed with the server."""
@@ -92,6 +94,7 @@ class Server:
             # aiohttp has no "never"; ten days is longer than a supervisor lives.
             keepalive_timeout=idle if idle is not None else 864_000.0,
         )
+        self._transports = lambda: [one.transport for one in server.connections if one.transport is not None]
         self._runner = web.ServerRunner(server, shutdown_timeout=0.0)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, ssl_context=tls).start()
@@ -100,6 +103,9 @@ class Server:
         """Stop listening and drop all connections; what is being answered is cancelled."""
         runner, self._runner = self._runner, None
         if runner is not None:
+            for transport in self._transports():
+                if transport.get_extra_info("ssl_object") is not None:
+                    transport.abort()  # TLS would wait half a minute for the other side's goodbye
             await runner.cleanup()
 
     async def _answer(self, incoming: web.BaseRequest) -> web.StreamResponse:
