@@ -26,12 +26,14 @@ class Style(StrEnum):
     ``PRIVATE_DNS``: as Microsoft.Network/privateDnsZones does: 202 without a body for zones and links, and operation
     results at ``privateDnsOperationStatuses`` and ``privateDnsOperationResults``.
     ``GROUP``: as ``SYNC``, but deletes 202 with ``Location`` alone, and 404 if there was nothing.
+    ``DEPLOYMENT``: of a template: 201 with ``Azure-AsyncOperation`` below the deployment.
     """
 
     SYNC = "sync"
     NETWORK = "network"
     PRIVATE_DNS = "privateDns"
     GROUP = "resourceGroup"
+    DEPLOYMENT = "deployment"
 
 
 @dataclass(frozen=True, slots=True)

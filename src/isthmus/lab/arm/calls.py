@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
+from isthmus.lab.arm import leniency
 from isthmus.lab.errors import ArmError
 
 #: Azure's limit of a request (4 MB).
@@ -42,6 +43,13 @@ class Call:
     def json(self) -> dict[str, Any]:
         """The body, which must be a JSON object. Raises errors.ArmError (400)."""
         found = _parse(self.body)
+        if not isinstance(found, dict):
+            raise _unreadable("The request content must be a JSON object.")
+        return found
+
+    def lenient_json(self) -> dict[str, Any]:
+        """The body, which may be written as templates are. Raises errors.ArmError (400)."""
+        found = _parse(self.body, is_lenient=True)
         if not isinstance(found, dict):
             raise _unreadable("The request content must be a JSON object.")
         return found
@@ -83,11 +91,12 @@ def refused(error: ArmError) -> Answer:
     return Answer(error.status, error.refusal.answer(), dict(error.headers))
 
 
-def _parse(body: bytes) -> Any:
+def _parse(body: bytes, *, is_lenient: bool = False) -> Any:
     if len(body) > MAX_BODY_BYTES:
         raise too_large()
     try:
-        found = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
+        text = body.decode("utf-8-sig")
+        found = leniency.parse(text) if is_lenient else json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _unreadable(
             f"The request content was invalid and could not be deserialized: '{str(error)[:200]}'."

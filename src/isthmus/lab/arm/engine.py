@@ -9,7 +9,7 @@ Invariant: between drafting a change and committing it nothing is awaited, so th
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,7 +101,7 @@ class Engine:
         self._settle = settle
         self._pages = pages
         self._clock = clock or SystemClock()
-        self._operations = Operations(store.world)
+        self.operations = Operations(store.world)
         self._following: set[asyncio.Task[None]] = set()
 
     @property
@@ -194,7 +194,7 @@ class Engine:
 
     def show(self, kind: Kind, world: World, document: Document, caller: Caller) -> dict[str, Any]:
         """A document as clients see it, with the state of the operation that runs on it."""
-        operation = self._operations.running_on(document.key)
+        operation = self.operations.running_on(document.key)
         if operation is not None:
             state = ProvisioningState.DELETING if operation.is_delete else ProvisioningState.UPDATING
             document = replace(document, state=state)
@@ -214,7 +214,7 @@ class Engine:
         return Answer(200, shown, _etag_header(shown))
 
     def _ghost(self, id: ResourceId) -> tuple[World, Document] | None:
-        operation = self._operations.running_on(id.key)
+        operation = self.operations.running_on(id.key)
         return operation.ghost if operation is not None else None
 
     # -- one resource
@@ -306,11 +306,38 @@ class Engine:
         kind.patch(draft, document, body, caller)
         await self._commit_and_settle(draft)
 
+    async def apply(self, id: ResourceId, body: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """Write a resource as PUT does, after what is in its way; it as it is when the packets have followed.
+
+        Raises errors.ArmError.
+        """
+        kind = self._kind(id.kind, caller)
+        while (operation := self.operations.conflicting(id, kind.style)) is not None:
+            await operation.ended.wait()
+        draft = self.store.draft()
+        self._require_group(draft, id)
+        before = draft.get(id)
+        rules.check_write(kind, id, body, before)
+        self._require_registration(draft, id)
+        self._require_parent(draft, kind, id, "write")
+        document = kind.write(draft, before.id if before else id, body, before, caller)
+        await self._commit_and_settle(draft)
+        world = self.store.world
+        return kind.show(world, world.get(document.key) or document, caller)
+
+    def look(self, id: ResourceId, caller: Caller) -> dict[str, Any] | None:
+        """A resource as it is shown, if it is there."""
+        document = self.store.world.get(id)
+        kind = self.registry.kind(document.kind) if document is not None else None
+        return (
+            self.show(kind, self.store.world, document, caller) if document is not None and kind is not None else None
+        )
+
     async def _delete(self, kind: Kind, id: ResourceId, call: Call, caller: Caller) -> Answer:
         draft = self.store.draft()
         before = draft.get(id)
         if before is None:
-            running = self._operations.running_on(id.key)
+            running = self.operations.running_on(id.key)
             if running is not None and running.is_delete:
                 return operations.waiting(running, call.origin)
             if kind.style is Style.GROUP:
@@ -344,7 +371,7 @@ class Engine:
     ) -> Answer:
         """Keep a change, let the packets follow, and answer as the kind's provider does."""
         match style or kind.style:
-            case Style.SYNC | Style.GROUP:
+            case Style.SYNC | Style.GROUP | Style.DEPLOYMENT:
                 await self._commit_and_settle(draft)
                 world = self.store.world
                 shown = kind.show(world, world.get(document.key) or document, caller)
@@ -379,19 +406,32 @@ class Engine:
         )
 
     def _start(self, draft: Draft, operation: Operation) -> None:
-        """Keep the change and let the operation run its course."""
-        self._operations.begin(draft, operation)
+        """Keep the change and let the packets follow."""
+        self.begin(draft, operation, self._settled(draft))
+
+    def begin(self, draft: Draft, operation: Operation, work: Coroutine[Any, Any, Refusal | None]) -> None:
+        """Keep the change, and let the operation last as long as its work. Raises errors.ArmError (507)."""
+        self.operations.begin(draft, operation)
         try:
             self.store.commit(draft)
         except ArmError:
-            self._operations.forget(operation)
+            self.operations.forget(operation)
+            work.close()
             raise
-        task = asyncio.create_task(self._run(draft, operation), name=f"operation {operation.id}")
+        self._spawn(self._run(draft, operation, work), f"operation {operation.id}")
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine, name=name)
         self._following.add(task)
         task.add_done_callback(self._following.discard)
+        return task
 
-    async def _run(self, draft: Draft, operation: Operation) -> None:
-        refusal = await self._settled(draft)
+    async def _run(self, draft: Draft, operation: Operation, work: Coroutine[Any, Any, Refusal | None]) -> None:
+        try:
+            refusal = await work
+        except Exception as error:
+            log.exception("an operation failed", operation=operation.id)
+            refusal = error.refusal if isinstance(error, ArmError) else _unexpected()
         if self.config.operation_seconds > 0:
             await self._clock.sleep(self.config.operation_seconds)
         if refusal is not None:
@@ -405,8 +445,8 @@ class Engine:
         except ArmError as error:
             return error.refusal
         except Exception as error:
-            log.exception("the packets do not follow a change")
-            return Refusal(500, "InternalServerError", f"An error occurred: {error}")
+            log.exception("the packets do not follow a change", error=str(error))
+            return _unexpected()
         return None
 
     def _keep_failure(self, change: Draft, operation: Operation | None, refusal: Refusal) -> None:
@@ -418,7 +458,7 @@ class Engine:
                 draft.mark(key, ProvisioningState.FAILED)
         if operation is not None:
             operation.end(refusal)
-            self._operations.remember(draft, operation)
+            self.operations.remember(draft, operation)
         try:
             self.store.commit(draft)
         except ArmError as error:
@@ -427,10 +467,7 @@ class Engine:
     async def _commit_and_settle(self, draft: Draft) -> None:
         self.store.commit(draft)
         # The client may go away: what was committed is followed all the same.
-        task = asyncio.create_task(self._follow(draft), name="a change")
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
-        await asyncio.shield(task)
+        await asyncio.shield(self._spawn(self._follow(draft), "a change"))
 
     async def _follow(self, draft: Draft) -> None:
         refusal = await self._settled(draft)
@@ -439,7 +476,7 @@ class Engine:
             raise ArmError(refusal.status, refusal.code, refusal.message)
 
     def _refuse_concurrent(self, kind: Kind, id: ResourceId, call: Call) -> None:
-        operation = self._operations.conflicting(id, kind.style)
+        operation = self.operations.conflicting(id, kind.style)
         if operation is None:
             return
         if operation.style is Style.GROUP:
@@ -460,14 +497,14 @@ class Engine:
         draft = self.store.draft()
         operation = self._operation(kind, id, "Upsert", "global", caller)
         operation.end(error.refusal)
-        self._operations.begin(draft, operation)
+        self.operations.begin(draft, operation)
         self.store.commit(draft)
         return _accepted(operation, call)
 
     async def _follow_up(self, address: Following, call: Call) -> Answer:
         if call.method != "GET":
             raise rules.not_allowed(call.method, {"GET"})
-        operation = self._operations.get(address.operation)
+        operation = self.operations.get(address.operation)
         if operation is None or operation.target.subscription.lower() != address.subscription.lower():
             raise ArmError(404, "OperationNotFound", f"The operation '{address.operation}' was not found.")
         if operation.is_running:
@@ -520,7 +557,7 @@ class Engine:
         )
         operation.end()
         draft = self.store.draft()
-        self._operations.begin(draft, operation)
+        self.operations.begin(draft, operation)
         self.store.commit(draft)
         return operations.waiting(operation, call.origin)
 
@@ -545,6 +582,10 @@ class Engine:
         parent = id.parent
         if parent is not None and parent.namespace and world.get(parent) is None:
             raise rules.parent_not_found(verb, kind.name, parent)
+
+
+def _unexpected() -> Refusal:
+    return Refusal(500, "InternalServerError", "An unexpected error occurred.")
 
 
 def _accepted(operation: Operation, call: Call) -> Answer:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from isthmus.lab import ids
 from isthmus.lab.arm.calls import Answer
 from isthmus.lab.documents import Change, Document, World
-from isthmus.lab.errors import Refusal
+from isthmus.lab.errors import Detail, Refusal
 from isthmus.lab.ids import Key, ResourceId
 from isthmus.lab.kinds import Style
 
@@ -27,6 +27,10 @@ TOPIC: Final = "operations"
 _REMEMBERED: Final = 256
 #: What clients are asked to wait before they ask again. azure-core takes 0 for "not said", which is 30 s.
 RETRY_SECONDS: Final = 1
+
+
+#: Deployments do not go on after a restart.
+_INTERRUPTED: Final = Refusal(409, "DeploymentInterrupted", "The lab ended while the deployment ran. Deploy it again.")
 
 
 class Status(StrEnum):
@@ -84,6 +88,9 @@ class Operation:
                 path = f"/resourceGroups/{group}/providers/Microsoft.Network/{private_dns_word}/{self.id}"
             case Style.GROUP:
                 path = f"/operationresults/{self.id}"
+            case Style.DEPLOYMENT:
+                deployment = quote(str(self.target))
+                return f"{origin}{deployment}/operationStatuses/{self.id}?api-version={quote(self.api_version)}"
             case _:
                 path = f"/providers/Microsoft.Network/locations/{quote(self.location)}/{network_word}/{self.id}"
         return f"{subscription}{path}?api-version={quote(self.api_version)}"
@@ -97,7 +104,7 @@ class Operations:
         for name, kept in world.notes(TOPIC).items():
             operation = _from_json(name, kept)
             if operation.is_running:
-                operation.end()
+                operation.end(_INTERRUPTED if operation.style is Style.DEPLOYMENT else None)
             self._operations[name] = operation
 
     def begin(self, change: Change, operation: Operation) -> None:
@@ -129,7 +136,8 @@ class Operations:
         """The one that a write has to wait for: on the same resource; in Microsoft.Network on the same top resource."""
         for one in self._running():
             same = one.style is style is Style.NETWORK and _top(one.target) == _top(id)
-            if same or one.target.key == id.key or (one.style is Style.GROUP and _lies_in(id, one.target)):
+            falls = one.style is Style.GROUP and one.is_delete and _lies_in(id, one.target)
+            if same or falls or one.target.key == id.key:
                 return one
         return None
 
@@ -147,13 +155,16 @@ def new_id(style: Style, target: ResourceId, verb: str, location: str) -> str:
         case Style.GROUP:
             name = (target.group or "").upper().replace("-", ":2D").replace("_", ":5F")
             return _encoded(f'{{"jobId":"RESOURCEGROUPDELETIONJOB-{name}-{guid.upper()}","jobLocation":"{location}"}}')
+        case Style.DEPLOYMENT:
+            return str(uuid.uuid4().int)[:20]
         case _:
             return guid
 
 
 def status_of(operation: Operation, origin: str) -> Answer:
     """The answer where an operation's status is."""
-    body: dict[str, Any] = {"status": operation.status}
+    is_deploying = operation.is_running and operation.style is Style.DEPLOYMENT
+    body: dict[str, Any] = {"status": "Running" if is_deploying else operation.status}
     if operation.refusal is not None:
         body["error"] = operation.refusal.body()
     if not operation.is_running:
@@ -202,9 +213,23 @@ def _to_json(operation: Operation) -> dict[str, Any]:
             "status": operation.refusal.status,
             "code": operation.refusal.code,
             "message": operation.refusal.message,
+            "target": operation.refusal.target,
+            "details": [[one.code, one.message, one.target] for one in operation.refusal.details],
+            "hasDetails": operation.refusal.has_details,
         },
         "result": operation.result,
     }
+
+
+def _refusal(kept: Mapping[str, Any]) -> Refusal:
+    return Refusal(
+        status=kept["status"],
+        code=kept["code"],
+        message=kept["message"],
+        target=kept["target"],
+        details=tuple(Detail(*one) for one in kept["details"]),
+        has_details=kept["hasDetails"],
+    )
 
 
 def _from_json(id: str, kept: Mapping[str, Any]) -> Operation:
@@ -217,6 +242,6 @@ def _from_json(id: str, kept: Mapping[str, Any]) -> Operation:
         api_version=kept["apiVersion"],
         is_delete=kept["isDelete"],
         status=Status(kept["status"]),
-        refusal=None if error is None else Refusal(error["status"], error["code"], error["message"]),
+        refusal=None if error is None else _refusal(error),
         result=kept["result"],
     )

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from isthmus.lab.arm.engine import Page
 from isthmus.lab.arm.registry import Registry
 from isthmus.lab.kinds import Action, Kind, Virtual
-from isthmus.lab.resources import listing, metadata, providers, subscriptions, tagging
+from isthmus.lab.resources import deployments, listing, metadata, providers, subscriptions, tagging
+from isthmus.lab.resources.deploying import Deployments
 from isthmus.lab.resources.groups import Groups
 
 
@@ -16,7 +17,7 @@ def registry(kinds: Sequence[Kind], virtuals: Sequence[Virtual] = (), actions: S
     def known() -> Mapping[str, Kind]:
         return by_name
 
-    together: tuple[Kind, ...] = (Groups(known), *kinds)
+    together: tuple[Kind, ...] = (Groups(known), Deployments(), *kinds)
     by_name.update((kind.name.lower(), kind) for kind in together)
     return Registry(together, virtuals, actions)
 
@@ -29,4 +30,5 @@ def pages() -> tuple[Page, ...]:
         *listing.PAGES,
         *tagging.PAGES,
         *metadata.PAGES,
+        *deployments.PAGES,
     )

@@ -1,7 +1,7 @@
 """What a cloud says of itself, so that ``az cloud register`` and Terraform's ``metadata_host`` find everything here.
 
-``GET /metadata/endpoints`` needs no token. Its shape changed twice: a small object (2015-01-01), a list of clouds (since
-2018-05-01), and this cloud alone (since 2022-09-01, what ``az cloud register`` and Terraform read).
+``GET /metadata/endpoints`` needs no token. Its shape changed twice: a small object (2015-01-01), a list of clouds
+(since 2018-05-01), and this cloud alone (since 2022-09-01, what ``az cloud register`` and Terraform read).
 """
 
 from collections.abc import Mapping
