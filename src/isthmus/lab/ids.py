@@ -72,6 +72,14 @@ class ResourceId:
             return ResourceId(self.subscription, self.group)
         return ResourceId(self.subscription) if self.group is not None or self.namespace else None
 
+    @property
+    def outer(self) -> "ResourceId":
+        """``parent`` of an id that has one: every id but a subscription's."""
+        found = self.parent
+        if found is None:
+            raise AssertionError(f"{self} lies in nothing")
+        return found
+
     def child(self, kind: str, name: str) -> "ResourceId":
         """The resource ``name`` of type ``kind`` (one word: ``subnets``) in this one."""
         return ResourceId(self.subscription, self.group, self.namespace, (*self.types, kind), (*self.names, name))
