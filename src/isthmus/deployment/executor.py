@@ -86,7 +86,9 @@ class RemoteExecutor(compat.BaseExecutor):
             )
         else:
             url = config.notify_url or compat.database_url()
-            self._pacer = self._pacers.setdefault(self.owner.scheduler_job_id, Pacer(url, compat.RUNS_TO_START))
+            self._pacer = self._pacers.setdefault(
+                self.owner.scheduler_job_id, Pacer(url, compat.RUNS_TO_START, queueing.BACKLOG)
+            )
             self._pacer.waiter = self
         self._keep_house()
 

@@ -67,6 +67,15 @@ class Whereabouts:
 
 # --- putting in --------------------------------------------------------------------------------------------------
 
+#: Whether work waits for agents that are all busy: it would have been leased within milliseconds otherwise. What waits
+#: for longer than ten seconds may wait for an agent that does not exist, and says nothing of the others.
+BACKLOG: Final = """
+    SELECT EXISTS (
+        SELECT FROM isthmus_workload
+        WHERE state = 'queued' AND queued_at BETWEEN now() - interval '10 seconds' AND now() - interval '0.05 seconds'
+    )
+"""
+
 _PUT: Final = text(
     """
     WITH superseded AS (

@@ -86,6 +86,22 @@ def test_a_loop_that_heard_an_outcome_does_not_pause(quiet: Any, run_dag: Callab
     assert seconds(quiet.executor.sync) > 0.9
 
 
+@pytest.mark.parametrize(
+    ("waits_seconds", "is_held"),
+    [(1, True), (-1, False), (60, False)],
+    ids=["for a slot", "for the dispatcher", "for an agent that nobody runs"],
+)
+def test_loops_are_held_apart_while_work_waits_for_slots(
+    quiet: Any, run_dag: Callable[..., str], waits_seconds: int, is_held: bool
+) -> None:
+    run_dag({"task_id": "one"})
+    quiet.loop()
+    quiet.executor.sync()
+    notify(quiet)
+    quiet.execute("UPDATE isthmus_workload SET queued_at = clock_timestamp() - %s * interval '1 second'", waits_seconds)
+    assert (seconds(quiet.executor.sync) > 0.15) == is_held
+
+
 def test_a_run_that_is_started_elsewhere_ends_the_pause(
     quiet: Any, run_dag: Callable[..., str], start_run: Callable[[str], None]
 ) -> None:
