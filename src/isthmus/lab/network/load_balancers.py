@@ -111,6 +111,8 @@ _NAT_RULE: Final = shapes.part(
         "idleTimeoutInMinutes": shapes.Number(),
         "enableFloatingIP": shapes.Flag(),
         "enableTcpReset": shapes.Flag(),
+        "enableDestinationServiceEndpoint": shapes.Flag(),
+        "allowBackendPortConflict": shapes.Flag(),
         "backendIPConfiguration": shapes.Derived(),
     }
 )
@@ -150,7 +152,8 @@ _PARTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "idleTimeoutInMinutes": 4,
         "enableFloatingIP": False,
         "enableTcpReset": False,
-        "disableOutboundSnat": False,
+        "enableDestinationServiceEndpoint": False,
+        "allowBackendPortConflict": False,
         "backendPort": 0,
     },
     "probes": {"intervalInSeconds": 15, "numberOfProbes": 2, "probeThreshold": 1},
@@ -161,6 +164,8 @@ _NAT_DEFAULTS: Final[Mapping[str, Any]] = {
     "idleTimeoutInMinutes": 4,
     "enableFloatingIP": False,
     "enableTcpReset": False,
+    "enableDestinationServiceEndpoint": False,
+    "allowBackendPortConflict": False,
 }
 
 _PORTS: Final = range(1, 65535)
@@ -304,12 +309,15 @@ class LoadBalancers:
 
     def show(self, world: World, document: Document, caller: Caller) -> dict[str, Any]:
         """The load balancer with all of its parts."""
+        document = showing.settled(document)
         properties = {
             **document.properties,
             **{member: shown_parts(world, document, member) for member in _PARTS},
             "backendAddressPools": [_shown_pool(world, one) for one in children_of(world, document.id, POOL_KIND)],
             "inboundNatRules": [_shown_nat_rule(world, one) for one in children_of(world, document.id, NAT_RULE_KIND)],
         }
+        if document.body["sku"]["name"] == "Basic" and not properties["outboundRules"]:
+            del properties["outboundRules"]
         return showing.resource(document, properties)
 
 
@@ -508,6 +516,8 @@ def _shown_part(world: World, balancer: Document, member: str, one: Json) -> dic
             )
         case "loadBalancingRules":
             pool, pools = said.get("backendAddressPool"), said.get("backendAddressPools")
+            if balancer.body["sku"]["name"] != "Basic":
+                said.setdefault("disableOutboundSnat", False)
             if pool is not None and not pools:
                 said["backendAddressPools"] = [pool]
             elif pools and pool is None and len(pools) == 1:

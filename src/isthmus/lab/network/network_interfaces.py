@@ -169,6 +169,7 @@ class NetworkInterfaces:
 
     def show(self, world: World, document: Document, caller: Caller) -> dict[str, Any]:
         """The interface; references to what is gone are left out."""
+        document = showing.settled(document)
         properties = dict(document.properties)
         properties["ipConfigurations"] = configurations(world, document)
         properties["dnsSettings"] = _dns_settings(world, document)

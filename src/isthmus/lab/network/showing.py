@@ -4,9 +4,10 @@ A part (an IP configuration, a load balancer's rule) has the etag and the state 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from isthmus.lab.documents import Document
+from isthmus.lab.documents import Document, ProvisioningState
 from isthmus.lab.ids import ResourceId
 from isthmus.lab.kinds import Caller
 
@@ -14,6 +15,12 @@ from isthmus.lab.kinds import Caller
 def etag(document: Document) -> str:
     """``W/"<guid>"``."""
     return f'W/"{document.etag}"'
+
+
+def settled(document: Document) -> Document:
+    """A document of a kind that Azure shows as Succeeded even while an operation updates it (as recorded)."""
+    is_updating = document.state is ProvisioningState.UPDATING
+    return replace(document, state=ProvisioningState.SUCCEEDED) if is_updating else document
 
 
 def resource(document: Document, properties: Mapping[str, Any], *, has_guid: bool = True) -> dict[str, Any]:
