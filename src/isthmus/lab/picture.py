@@ -11,8 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from typing import Final
 
 from isthmus.lab.ids import Key
+
+#: The public internet (RFC 5737), what programs in its namespace have when they ask for nothing else, and its
+#: resolver. No network gets one of the first 16 addresses.
+PUBLIC_INTERNET: Final = IPv4Network("203.0.113.0/24")
+INTERNET_HOST: Final = IPv4Address("203.0.113.1")
+PUBLIC_RESOLVER: Final = IPv4Address("203.0.113.2")
 
 
 class Protocol(StrEnum):
