@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, Lazy]] = {
     "workloads": Lazy("isthmus.cli.workloads", "Workloads: look at them, cancel."),
     "agent": Lazy("isthmus.cli.agent", "Run an agent: it claims workloads and runs them here."),
     "api": Lazy("isthmus.cli.api", "Run the Remote Execution API of a deployment."),
+    "lab": Lazy("isthmus.cli.lab", "A local Azure network with real packets, to learn and to test private links."),
     "config": Lazy("isthmus.cli.settings", "Explain the settings of an agent or a deployment."),
     "version": Lazy("isthmus.cli.versions", "Show the version."),
 }

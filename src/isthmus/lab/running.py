@@ -24,8 +24,8 @@ import httpx
 
 from isthmus.kit.errors import ConfigError, NotFoundError, PermanentError, RefusedError, UnreachableError
 
-_FILE: Final = "lab.json"
-_SOCKET: Final = "control.sock"
+FILE: Final = "lab.json"
+SOCKET: Final = "control.sock"
 LOG: Final = "log"
 
 #: How long a process may take to end by itself; what it finishes takes milliseconds.
@@ -86,13 +86,13 @@ def began(pid: int) -> int | None:
 def read(home: Path) -> Served | None:
     """Who serves ``home``, or did last; None if nobody has left word."""
     try:
-        told = json.loads((home / _FILE).read_text(encoding="utf-8"))
+        told = json.loads((home / FILE).read_text(encoding="utf-8"))
         return Served(**{**told, "phase": Phase(told["phase"])})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{home / _FILE} cannot be read: {error}",
+            f"{home / FILE} cannot be read: {error}",
             code="lab_file_unreadable",
             hint="Use the same user as the lab; if the file is damaged, end the lab's process and remove it.",
         ) from None
@@ -100,11 +100,11 @@ def read(home: Path) -> Served | None:
 
 def write(home: Path, served: Served) -> None:
     """Leave word, whole or not at all."""
-    beside = home / f"{_FILE}.new"
+    beside = home / f"{FILE}.new"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(asdict(served), file, indent=2)
-    beside.replace(home / _FILE)
+    beside.replace(home / FILE)
 
 
 def serving(home: Path) -> Served:
@@ -248,13 +248,13 @@ def stop(home: Path) -> bool:
 @contextmanager
 def socket_path(home: Path) -> Iterator[str]:
     """A path to the control socket that fits into a socket address, however deep the home lies."""
-    path = home.absolute() / _SOCKET
+    path = home.absolute() / SOCKET
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
         yield str(path)
         return
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{folder}/{_SOCKET}"
+        yield f"/proc/self/fd/{folder}/{SOCKET}"
     finally:
         os.close(folder)
 

@@ -268,7 +268,11 @@ class _Journal:
         except OSError as error:
             os.close(lock)
             reason = "another lab has it open" if isinstance(error, BlockingIOError) else str(error)
-            raise PermanentError(f"the lab's state cannot be opened: {reason}", code="lab_state_unusable") from None
+            raise PermanentError(
+                f"the lab's state cannot be opened: {reason}",
+                code="lab_state_unusable",
+                hint="isthmus lab down --keep ends a lab that is served already; or name another home with --home.",
+            ) from None
         return journal
 
     def replay(self) -> Snapshot:
