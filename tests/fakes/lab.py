@@ -1,6 +1,7 @@
 """A lab without packets: the resource manager over TLS on 127.0.0.1, in a thread, with whatever kinds a test wants."""
 
 import asyncio
+import functools
 import socket
 import ssl
 import threading
@@ -25,6 +26,10 @@ from isthmus.lab.store import Store
 _T = TypeVar("_T")
 
 
+#: Making a key takes a good part of a second.
+_key = functools.cache(identity.make_key)
+
+
 async def _nothing(_change: object) -> None:
     return None
 
@@ -44,6 +49,7 @@ class FakeLab:
     url: str = ""
     identity_url: str = ""
     identity_header: str = "a-secret-of-the-lab"
+    client_secret: str = "a-secret-of-a-client"
 
     @property
     def ca(self) -> Path:
@@ -62,10 +68,14 @@ class FakeLab:
     def token(self) -> str:
         return self.tokens.issue(self.url)[0]
 
+    def tls(self) -> ssl.SSLContext:
+        """What trusts the lab."""
+        return ssl.create_default_context(cafile=self.ca)
+
     def http(self, **headers: str) -> httpx.Client:
         """A client with a token."""
         return httpx.Client(
-            base_url=self.url, verify=_context(self.ca), headers={"Authorization": f"Bearer {self.token()}", **headers}
+            base_url=self.url, verify=self.tls(), headers={"Authorization": f"Bearer {self.token()}", **headers}
         )
 
     def client(self, factory: Callable[..., _T], subscription: str | None = None, **arguments: Any) -> _T:
@@ -111,7 +121,7 @@ class FakeLab:
         tokens_listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"https://127.0.0.1:{listener.getsockname()[1]}"
         self.identity_url = f"http://127.0.0.1:{tokens_listener.getsockname()[1]}/msi/token"
-        self.tokens = identity.Tokens(self.tenancy, identity.make_key(), (self.url,))
+        self.tokens = identity.Tokens(self.tenancy, _key(), (self.url,), self.client_secret)
         registry: Registry = composing.registry(self.kinds, self.virtuals, self.actions)
         self.engine = Engine(
             registry, self.store, self.tokens, settle=self.settle, pages=composing.pages(), config=self.config
@@ -127,7 +137,3 @@ class FakeLab:
         for server in self._servers:
             await server.close()
         await self.engine.close()
-
-
-def _context(ca: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca)

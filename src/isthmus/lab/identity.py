@@ -5,6 +5,7 @@ offers (Microsoft: "How to use managed identities for App Service", REST endpoin
 the ``az`` command speak it. Tokens are signed (RS256), and the resource manager takes no others.
 """
 
+import functools
 import hmac
 import json
 import time
@@ -17,14 +18,17 @@ from urllib.parse import parse_qsl
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 
 from isthmus.kit import serving
+from isthmus.kit.errors import ConfigError
 from isthmus.lab.errors import ArmError
 from isthmus.lab.tenancy import Tenancy
 
 #: How long a token is good for, and how far two clocks may be apart.
 TOKEN_SECONDS: Final = 24 * 3600
 _LEEWAY_SECONDS: Final = 300
+_KEY_ID: Final = "lab"
 #: The resource manager of Azure's public cloud, under all its names.
 AZURE_AUDIENCES: Final = (
     "https://management.azure.com",
@@ -42,13 +46,27 @@ def make_key() -> bytes:
     )
 
 
+@functools.lru_cache(maxsize=4)
+def _loaded(key: bytes) -> rsa.RSAPrivateKey:
+    """The key in a PEM; loading checks it, which takes longer than all else that a request does."""
+    found = serialization.load_pem_private_key(key, password=None)
+    if not isinstance(found, rsa.RSAPrivateKey):
+        raise ConfigError("the lab's signing key is not an RSA key", code="lab_key_invalid")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Issues and checks the tenant's tokens. ``audiences`` are the resource manager's names besides Azure's."""
+    """Issues and checks the tenant's tokens.
+
+    ``key`` is what ``make_key`` made; ``audiences`` are the resource manager's names besides Azure's. ``client_secret``
+    is what the client id of the tenancy signs in with; empty, nobody does.
+    """
 
     tenancy: Tenancy
     key: bytes
     audiences: Sequence[str] = ()
+    client_secret: str = ""
 
     @property
     def issuer(self) -> str:
@@ -77,7 +95,7 @@ class Tokens:
             "ver": "1.0",
             "xms_mirid": f"/subscriptions/{subscription}/resourcegroups/lab/providers/Microsoft.Web/sites/lab",
         }
-        return jwt.encode(claims, self.key, algorithm="RS256", headers={"kid": "lab"}), now + TOKEN_SECONDS
+        return jwt.encode(claims, _loaded(self.key), algorithm="RS256", headers={"kid": _KEY_ID}), now + TOKEN_SECONDS
 
     def check(self, authorization: str | None) -> Mapping[str, Any]:
         """The claims of the bearer token in an ``Authorization`` header. Raises errors.ArmError (401)."""
@@ -92,7 +110,7 @@ class Tokens:
         try:
             claims: dict[str, Any] = jwt.decode(
                 token.strip(),
-                self._public_key(),
+                _loaded(self.key).public_key(),
                 algorithms=["RS256"],
                 issuer=self.issuer,
                 leeway=_LEEWAY_SECONDS,
@@ -112,10 +130,10 @@ class Tokens:
             )
         return claims
 
-    def _public_key(self) -> rsa.RSAPublicKey:
-        key = serialization.load_pem_private_key(self.key, password=None)
-        assert isinstance(key, rsa.RSAPrivateKey)  # noqa: S101  (it was made here)
-        return key.public_key()
+    def public_jwk(self) -> dict[str, Any]:
+        """What tokens are verified with, as a JSON web key."""
+        key = RSAAlgorithm.to_jwk(_loaded(self.key).public_key(), as_dict=True)
+        return {**key, "kid": _KEY_ID, "use": "sig", "alg": "RS256"}
 
     def _refuse(self, code: str, message: str) -> ArmError:
         challenge = (

@@ -9,12 +9,18 @@ import pytest
 from tests.fakes.lab import FakeLab
 
 
+@pytest.fixture(scope="session")
+def authority_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One certificate authority for all labs of a run."""
+    return tmp_path_factory.mktemp("authority")
+
+
 @pytest.fixture
-def new_lab(tmp_path: Path) -> Iterator[Callable[..., FakeLab]]:
+def new_lab(authority_folder: Path) -> Iterator[Callable[..., FakeLab]]:
     """A function that starts a lab with kinds and whatever else ``FakeLab`` takes; it ends with the test."""
     with contextlib.ExitStack() as stack:
 
         def start(*kinds: Any, **arguments: Any) -> FakeLab:
-            return stack.enter_context(FakeLab(tmp_path / "authority", kinds, **arguments))
+            return stack.enter_context(FakeLab(authority_folder, kinds, **arguments))
 
         yield start

@@ -89,4 +89,7 @@ def _guid(text: str | None) -> str | None:
 
 
 def _one_line(value: Any) -> bytes:
-    return "".join(one if 32 <= ord(one) < 127 else "?" for one in str(value)).encode("latin-1")
+    text = str(value)
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(one if 32 <= ord(one) < 127 else "?" for one in text)
+    return text.encode("ascii")

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from isthmus.lab.arm import authenticating
 from isthmus.lab.arm.engine import Page
 from isthmus.lab.arm.registry import Registry
 from isthmus.lab.kinds import Action, Kind, Virtual
-from isthmus.lab.resources import deployments, listing, metadata, providers, subscriptions, tagging
+from isthmus.lab.resources import deployments, exporting, listing, metadata, providers, subscriptions, tagging
 from isthmus.lab.resources.deploying import Deployments
 from isthmus.lab.resources.groups import Groups
 
@@ -25,10 +26,12 @@ def registry(kinds: Sequence[Kind], virtuals: Sequence[Virtual] = (), actions: S
 def pages() -> tuple[Page, ...]:
     """The pages beside the resources."""
     return (
+        *authenticating.PAGES,
         *subscriptions.PAGES,
         *providers.PAGES,
         *listing.PAGES,
         *tagging.PAGES,
         *metadata.PAGES,
         *deployments.PAGES,
+        *exporting.PAGES,
     )

@@ -41,6 +41,32 @@ async def get_provider(engine: Engine, _call: Call, words: Mapping[str, str]) ->
     return Answer(200, _shown(engine, words, _known(engine, words["namespace"])))
 
 
+async def list_types(engine: Engine, _call: Call, words: Mapping[str, str]) -> Answer:
+    """``GET .../resourceTypes``."""
+    return Answer(200, {"value": _shown(engine, words, _known(engine, words["namespace"]))["resourceTypes"]})
+
+
+async def list_permissions(engine: Engine, _call: Call, words: Mapping[str, str]) -> Answer:
+    """``GET .../providerPermissions``: everybody may do everything here, and nobody needs to be told."""
+    _known(engine, words["namespace"])
+    return Answer(200, {"value": []})
+
+
+async def list_operations(engine: Engine, _call: Call, words: Mapping[str, str]) -> Answer:
+    """``GET /providers/NAMESPACE/operations``: what permissions can be given for."""
+    name = _known(engine, words["namespace"])
+    kinds = [kind.name for kind in engine.registry.kinds if kind.name.lower().startswith(f"{name.lower()}/")]
+    return Answer(200, {"value": [_permission(kind, verb) for kind in kinds for verb in ("read", "write", "delete")]})
+
+
+def _permission(kind: str, verb: str) -> dict[str, Any]:
+    namespace, _, rest = kind.partition("/")
+    return {
+        "name": f"{kind}/{verb}",
+        "display": {"provider": namespace, "resource": rest, "operation": verb, "description": f"{verb} {rest}"},
+    }
+
+
 async def register(engine: Engine, _call: Call, words: Mapping[str, str]) -> Answer:
     """``POST .../register``: begins now, and has happened when it is asked for again."""
     return await _change(engine, words, "Registered", "Registering")
@@ -124,8 +150,11 @@ _SUBSCRIPTION: Final = ("subscriptions", "{subscription}", "providers")
 PAGES = (
     Page("GET", ("providers",), list_providers),
     Page("GET", ("providers", "{namespace}"), get_provider),
+    Page("GET", ("providers", "{namespace}", "operations"), list_operations),
     Page("GET", _SUBSCRIPTION, list_providers),
     Page("GET", (*_SUBSCRIPTION, "{namespace}"), get_provider),
+    Page("GET", (*_SUBSCRIPTION, "{namespace}", "resourcetypes"), list_types),
+    Page("GET", (*_SUBSCRIPTION, "{namespace}", "providerpermissions"), list_permissions),
     Page("POST", (*_SUBSCRIPTION, "{namespace}", "register"), register),
     Page("POST", (*_SUBSCRIPTION, "{namespace}", "unregister"), unregister),
 )
