@@ -5,6 +5,7 @@ from typing import Final
 from isthmus.lab.kinds import Action, Kind, Virtual
 from isthmus.lab.network import (
     connections,
+    effective,
     endpoints,
     link_services,
     load_balancers,
@@ -45,6 +46,6 @@ VIRTUALS: Final[tuple[Virtual, ...]] = (
     load_balancers.BalancersOfInterface(),
     *load_balancers.PARTS,
 )
-ACTIONS: Final[tuple[Action, ...]] = questions.ACTIONS
+ACTIONS: Final[tuple[Action, ...]] = (*questions.ACTIONS, *effective.ACTIONS)
 
 __all__ = ["ACTIONS", "KINDS", "VIRTUALS"]

@@ -229,6 +229,11 @@ class DefaultRules:
         return [] if group is None else _default_rules(group)
 
 
+def rules_in_force(world: World, group: Document) -> list[dict[str, Any]]:
+    """A group's own rules and the default ones, as they are shown."""
+    return [*(_shown_rule(one) for one in _rules_of(world, group.id)), *_default_rules(group)]
+
+
 def _users(world: World, group: Document, kind: str) -> list[ResourceId]:
     return [
         one.id for one in world.all(kind) if refusals.key_of(one.properties.get("networkSecurityGroup")) == group.key
