@@ -36,8 +36,15 @@ _NOT_PUBLIC: Final = (
     "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16, 224.0.0.0/3"
 )
 
-SYSCTLS: Final[Mapping[str, str]] = {
+#: Reverse path filtering knows nothing of marks, and there is no better way than through the fabric.
+BASE: Final[Mapping[str, str]] = {
     "ipv4/ip_forward": "1",
+    **{f"ipv4/conf/{place}/rp_filter": "0" for place in ("all", "default", "lo")},
+    **{f"ipv4/conf/{place}/send_redirects": "0" for place in ("all", "default")},
+    **{f"ipv6/conf/{place}/disable_ipv6": "1" for place in ("all", "default")},
+}
+
+SYSCTLS: Final[Mapping[str, str]] = {
     # Resets that the fabric sends, and the relay's answers, go where the packet came from.
     "ipv4/fwmark_reflect": "1",
     "ipv4/tcp_fwmark_accept": "1",
@@ -104,6 +111,7 @@ def plan(lab: addressing.LabId, wanted: picture.Picture, limits: Limits) -> Name
             }
         ),
         rules=frozenset((side, addressing.table(side)) for side, _ in sides.values()),
+        base=BASE,
         sysctls=SYSCTLS,
         ruleset=_Rules(wanted, limits, {name: side for name, (side, _) in sides.items()}, here).ruleset(),
     )

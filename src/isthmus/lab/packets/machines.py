@@ -66,12 +66,17 @@ class Address:
 
 @dataclass(frozen=True)
 class Namespace:
-    """What is in one network namespace. ``rules`` lead marks to tables. ``sysctls`` are paths below /proc/sys/net."""
+    """What is in one network namespace, with its loopback device up. ``rules`` lead marks to tables.
+
+    ``base`` are settings that have to be there before anything else, ``sysctls`` those that come with connection
+    tracking: paths below /proc/sys/net.
+    """
 
     addresses: frozenset[Address] = frozenset()
     neighbours: frozenset[Neighbour] = frozenset()
     routes: frozenset[Route] = frozenset()
     rules: frozenset[tuple[int, int]] = frozenset()
+    base: Mapping[str, str] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     ruleset: Ruleset | Found | None = None
 

@@ -6,7 +6,7 @@ address is not shared. A load balancer's private frontend is translated in the n
 backend are both in it; nothing else is tracked there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
@@ -26,8 +26,6 @@ from isthmus.lab.packets.machines import Address, Cable, End, Namespace, Neighbo
 from isthmus.lab.packets.rulesets import Chain, Elements, Ruleset
 
 _ANYWHERE: Final = IPv4Network("0.0.0.0/0")
-
-SYSCTLS: Final[Mapping[str, str]] = {"ipv4/ip_forward": "1"}
 
 
 def cables(lab: addressing.LabId, wanted: picture.Picture) -> frozenset[Cable]:
@@ -85,7 +83,7 @@ def plan(lab: addressing.LabId, wanted: picture.Picture, network: picture.Networ
                 ),
             }
         ),
-        sysctls=SYSCTLS,
+        base=fabric.BASE,
         ruleset=_ruleset(network, endpoints),
     )
 
@@ -93,6 +91,7 @@ def plan(lab: addressing.LabId, wanted: picture.Picture, network: picture.Networ
 def internet(lab: addressing.LabId, wanted: picture.Picture) -> Namespace:
     """The public internet: all of its addresses are local to it, but those that networks have."""
     return Namespace(
+        base={**fabric.BASE, "ipv4/ip_forward": "0"},
         addresses=frozenset({Address("lo", picture.INTERNET_HOST)}),
         neighbours=frozenset({Neighbour(FABRIC, NEXT_HOP, addressing.mac(INTERNET, addressing.fabric(lab)))}),
         routes=frozenset(

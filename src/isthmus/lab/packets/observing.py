@@ -38,9 +38,9 @@ async def observe(lab: LabId, wanted: Machine) -> Machine:
     turns = asyncio.Semaphore(_AT_A_TIME)
 
     async def look(name: str) -> _Seen:
-        sysctls = wanted.namespaces[name].sysctls if name in wanted.namespaces else {}
+        its = wanted.namespaces.get(name, Namespace())
         async with turns:
-            return await namespaces.within(name, lambda: _look(sysctls))
+            return await namespaces.within(name, lambda: _look(its))
 
     names = [name for name in namespaces.of_lab(lab) if namespaces.is_alive(name)]
     seen = dict(zip(names, await asyncio.gather(*map(look, names)), strict=True))
@@ -49,10 +49,11 @@ async def observe(lab: LabId, wanted: Machine) -> Machine:
     )
 
 
-def _look(sysctls: Collection[str]) -> _Seen:
+def _look(wanted: Namespace) -> _Seen:
     said = namespaces.run_program("ip", "-json", "-batch", "-", given=_QUESTIONS)
     addresses, routes, neighbours, rules = (json.loads(line) for line in said.splitlines() if line)
     links = [one for one in addresses if one["ifname"] != "lo"]
+    is_up = any(one["ifname"] == "lo" and "UP" in one["flags"] for one in addresses)
     return _Seen(
         Namespace(
             addresses=frozenset(_addresses(addresses)),
@@ -67,7 +68,8 @@ def _look(sysctls: Collection[str]) -> _Seen:
                 for one in rules
                 if "fwmark" in one and one["table"].isdecimal()
             ),
-            sysctls={path: value for path in sysctls if (value := _sysctl(path)) is not None},
+            base=_sysctls(wanted.base) if is_up else {},
+            sysctls=_sysctls(wanted.sysctls),
             ruleset=rulesets.found(json.loads(namespaces.run_program("nft", "--json", "list", "ruleset"))["nftables"]),
         ),
         {one["ifname"]: one["address"] for one in links if "UP" in one["flags"]},
@@ -96,11 +98,16 @@ def _routes(routes: Iterable[Json]) -> Iterator[Route]:
         )
 
 
-def _sysctl(path: str) -> str | None:
-    try:
-        return Path("/proc/sys/net", path).read_text().strip()
-    except OSError:
-        return None
+def _sysctls(wanted: Mapping[str, str]) -> dict[str, str]:
+    """What is set of what is wanted; a protocol that the kernel lacks is as it should be."""
+    found = {}
+    for path, value in wanted.items():
+        there = Path("/proc/sys/net", path)
+        if there.exists():
+            found[path] = there.read_text().strip()
+        elif path.startswith("ipv6/"):
+            found[path] = value
+    return found
 
 
 def _cables(seen: Mapping[str, _Seen], wanted: Collection[Cable]) -> Iterator[Cable]:

@@ -16,13 +16,6 @@ from isthmus.lab.packets.rulesets import Found, Ruleset, Tally
 
 _RULE_PRIORITY: Final = 1000
 
-#: Before there are interfaces, which take what the default is. Reverse path filtering knows nothing of marks.
-_FRESH: Final[Mapping[str, str]] = {
-    **{f"ipv4/conf/{place}/rp_filter": "0" for place in ("all", "default", "lo")},
-    **{f"ipv4/conf/{place}/send_redirects": "0" for place in ("all", "default")},
-    **{f"ipv6/conf/{place}/disable_ipv6": "1" for place in ("all", "default")},
-}
-
 
 class Stage(IntEnum):
     """What comes after what. Tables come before links: nothing passes that was not allowed."""
@@ -89,10 +82,22 @@ def steps(before: Machine, after: Machine, tallies: Mapping[str, Tally] | None =
         old = _without(
             before.namespaces.get(name, Namespace()), {end.interface for end in cut if end.namespace == name}
         )
-        its = (*_table(name, old, wanted, tallies or {}), *_addresses(name, old, wanted))
+        its = (*_base(name, old, wanted), *_table(name, old, wanted, tallies or {}), *_addresses(name, old, wanted))
         # That a namespace was made again says it all.
         found += [replace(step, repairs=()) for step in its] if is_new else its
     return sorted(found, key=lambda step: step.stage)
+
+
+def _base(name: str, before: Namespace, after: Namespace) -> Iterator[Step]:
+    """Before there are interfaces, which take what the defaults are."""
+    if before.base != after.base:
+        yield Step(
+            Stage.TABLES,
+            name,
+            ("link set lo up",),
+            sysctls=after.base,
+            repairs=(f"set up the loopback device and sysctls of {name} again",),
+        )
 
 
 def _without(namespace: Namespace, devices: set[str]) -> Namespace:
@@ -133,8 +138,6 @@ def _namespaces(before: Machine, after: Machine) -> Iterator[Step]:
                 *(f"made the namespace {name}, which was missing" for name in new),
             ),
         )
-    for name in new:
-        yield Step(Stage.TABLES, name, ("link set lo up",), sysctls=_FRESH)
 
 
 def _links(before: Machine, after: Machine) -> Iterator[Step]:
