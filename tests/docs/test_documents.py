@@ -23,8 +23,8 @@ COMMAND = re.compile(r"(?:^\$? *|`|: )((?:isthmus|make) [^`\n]*)", re.MULTILINE)
 
 def _commands(page: Path) -> Iterator[str]:
     for found in COMMAND.finditer(page.read_text(encoding="utf-8")):
-        # Comments in code blocks, prose after a hint's colon, placeholders.
-        yield re.split(r"\s+#|\s+\(|[;,|>]\s|\.$", found[1])[0].strip().rstrip(".")
+        # Comments in code blocks, prose after a hint's colon, placeholders, what is said to another program.
+        yield re.split(r"\s--\s|\s+#|\s+\(|[;,|>]\s|\.$", found[1])[0].strip().rstrip(".")
 
 
 def _resolve(words: list[str]) -> tuple[Any, list[str]]:

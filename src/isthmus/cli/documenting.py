@@ -18,6 +18,7 @@ from isthmus.cli import defaults
 from isthmus.cli.exits import MEANINGS as EXITS
 from isthmus.deployment.config import DeploymentConfig
 from isthmus.kit import settings
+from isthmus.lab.config import LabConfig
 from isthmus.wire.problems import MEANINGS as PROBLEMS
 
 _BLOCK: Final = re.compile(r"(<!-- begin: (?P<name>[a-z-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
@@ -75,6 +76,11 @@ def agent_settings() -> str:
     return _settings(AgentConfig, name)
 
 
+def lab_settings() -> str:
+    """Every setting of a lab, by its flag."""
+    return _settings(LabConfig, lambda name, _: "--" + name.replace("_", "-"))
+
+
 def deployment_settings() -> str:
     """Every key of section ``[isthmus]``."""
     return _settings(DeploymentConfig, lambda name, _: name)
@@ -93,6 +99,7 @@ TABLES: Final[dict[str, Callable[[Path], str]]] = {
     "exits": lambda _: exits(),
     "agent-settings": lambda _: agent_settings(),
     "deployment-settings": lambda _: deployment_settings(),
+    "lab-settings": lambda _: lab_settings(),
     "decisions": decisions,
 }
 

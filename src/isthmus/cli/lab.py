@@ -49,7 +49,7 @@ _UP_SECONDS: Final = 60.0
 
 
 def _flags(given: dict[str, str | None], *, without_packets: bool) -> dict[str, object]:
-    return {**given, "packets": False if without_packets else None}
+    return {**given, "without_packets": without_packets or None}
 
 
 def _home(given: str | None) -> Path:
@@ -270,7 +270,7 @@ def _bytes(value: int | None) -> str:
 
 def _signature(command: Any) -> inspect.Signature:
     own = [one for one in inspect.signature(command).parameters.values() if one.kind is not one.VAR_KEYWORD]
-    return inspect.Signature([*own, *flagging.options(config.LabConfig, without=("packets",))])
+    return inspect.Signature([*own, *flagging.options(config.LabConfig, without=("without_packets",))])
 
 
 serve.__signature__ = _signature(serve)  # type: ignore[attr-defined]

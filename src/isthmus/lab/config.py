@@ -52,10 +52,10 @@ class LabConfig:
     identity_port: Port = setting(
         "The port of the managed identity's tokens, on 127.0.0.1; 0 takes a free one.", default=0
     )
-    packets: bool = setting(
-        "Whether packets follow: namespaces, nftables, dnsmasq. Without, the lab is the resource manager alone.",
-        default=True,
-        why="Packets need Linux and root; tests of clients of the API often need neither.",
+    without_packets: bool = setting(
+        "Serve the resource manager alone: no namespaces, nftables, dnsmasq.",
+        default=False,
+        why="Packets need Linux and root; who tries a client of the API often needs neither.",
     )
     idle_seconds: Annotated[int, Field(ge=1, le=86400)] = setting(
         "How long a flow through an endpoint may be idle before it is reset.",

@@ -97,7 +97,7 @@ def main(config: LabConfig) -> int:
 
 def check(config: LabConfig) -> None:
     """Whether this machine can do what the config asks for. Raises ConfigError."""
-    if config.packets and (lacking := requirements.missing()):
+    if not config.without_packets and (lacking := requirements.missing()):
         raise ConfigError(
             "; ".join(lacking),
             code="lab_unfit",
@@ -340,7 +340,7 @@ class _Started:
         store = _open(config.home)
         stack.callback(store.close)
         packets = None
-        if config.packets:
+        if not config.without_packets:
             limits = Limits(config.idle_seconds, config.ports_per_address)
             packets = Packets(removing.lab_id(config.home), limits)
             stack.push_async_callback(packets.close)

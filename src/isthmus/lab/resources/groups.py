@@ -64,13 +64,15 @@ class Groups:
         return {**shown, "properties": {"provisioningState": document.state}}
 
     def _contents(self, world: World, group: Document) -> list[Document]:
-        """What lies directly in the group, the newest first: what came later tends to use what came before."""
+        """What the resource manager knows of in the group, the newest first: what came later tends to use what came
+        before. Nested resources that it tracks (network links of private zones) go by themselves, as in Azure.
+        """
         found = [
             document
             for kind in self._kinds().values()
             if kind.name != self.name
             for document in world.all(kind.name, subscription=group.id.subscription, group=group.id.name)
-            if len(document.id.names) == 1
+            if len(document.id.names) == 1 or kind.is_tracked
         ]
         return found[::-1]
 
