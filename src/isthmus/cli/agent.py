@@ -25,7 +25,7 @@ ConfigFile = Annotated[
     typer.Option("--config", metavar="PATH", help=f"A TOML file with settings; or {config.FILE_VARIABLE}."),
 ]
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 def agent(*, config_file: ConfigFile = None, **flags: str | None) -> None:

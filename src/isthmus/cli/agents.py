@@ -14,7 +14,7 @@ from isthmus.cli.calling import Json, Plane, with_plane
 from isthmus.wire import admin
 from isthmus.wire.names import Role
 
-app = typer.Typer(no_args_is_help=False, help="Agents: look at them, cordon, drain, remove.")
+app = typer.Typer(add_completion=False, no_args_is_help=False, help="Agents: look at them, cordon, drain, remove.")
 
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
 

@@ -8,7 +8,7 @@ import typer
 
 from isthmus.kit import logs
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

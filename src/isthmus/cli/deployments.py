@@ -20,8 +20,10 @@ from isthmus.kit.errors import ConfigError, NotFoundError
 from isthmus.wire import admin
 from isthmus.wire.bodies import Response
 
-app = typer.Typer(help="Set up a deployment, run it, look at it, and say who may come in.")
-allow_list = typer.Typer(help="The source addresses from which agents may come in; empty means all.")
+app = typer.Typer(add_completion=False, help="Set up a deployment, run it, look at it, and say who may come in.")
+allow_list = typer.Typer(
+    add_completion=False, help="The source addresses from which agents may come in; empty means all."
+)
 app.add_typer(allow_list, name="allow-list")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

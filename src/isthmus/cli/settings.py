@@ -15,7 +15,7 @@ from isthmus.kit import settings
 from isthmus.kit.errors import ConfigError
 from isthmus.wire.bodies import Response
 
-app = typer.Typer(help="Explain the settings of an agent or a deployment.")
+app = typer.Typer(add_completion=False, help="Explain the settings of an agent or a deployment.")
 
 
 class Side(StrEnum):

@@ -16,7 +16,7 @@ from isthmus.kit.errors import ConfigError
 from isthmus.wire import admin
 from isthmus.wire.names import Role
 
-app = typer.Typer(no_args_is_help=False, help="Agent tokens: create, list, revoke, rotate.")
+app = typer.Typer(add_completion=False, no_args_is_help=False, help="Agent tokens: create, list, revoke, rotate.")
 
 ExpiresDays = Annotated[
     int, typer.Option("--expires-days", min=1, max=admin.MAX_TOKEN_DAYS, help="Days until the token expires.")

@@ -11,7 +11,7 @@ import typer
 
 import isthmus
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

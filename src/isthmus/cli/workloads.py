@@ -16,7 +16,7 @@ from isthmus.kit.errors import ConfigError, NotFoundError
 from isthmus.wire import admin
 from isthmus.wire.names import Kind
 
-app = typer.Typer(no_args_is_help=False, help="Workloads: look at them, cancel.")
+app = typer.Typer(add_completion=False, no_args_is_help=False, help="Workloads: look at them, cancel.")
 
 #: The random part of a UUID, whatever its version.
 SHORT: Final = 8
