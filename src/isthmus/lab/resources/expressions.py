@@ -14,8 +14,8 @@ from typing import Any, Final
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<text>'(?:[^']|'')*')|(?P<number>-?\d{1,18})|(?P<word>[A-Za-z_]\w*)|(?P<sign>[()\[\].,]))"
 )
-#: What a function may make: about as much as a template may be.
-MAX_WEIGHT: Final = 4 * 1024 * 1024
+#: What a function may make, in characters, members and elements.
+MAX_WEIGHT: Final = 1024 * 1024
 _MAX_LENGTH: Final = 24_576
 _MAX_DEPTH: Final = 40
 
