@@ -24,7 +24,7 @@ BOOTSTRAP_PYTHON = $(firstword $(wildcard $(foreach version,3.11 3.12 3.13,/usr/
 TIERS := unit contract wire docs integration network security faults load e2e
 TESTS ?= $(foreach tier,$(TIERS),$(wildcard tests/$(tier)))
 
-.PHONY: help az demo test lint format bench docs requirements clean
+.PHONY: help az demo test programs lint format bench bench-lab docs requirements clean
 
 help:
 	@echo 'make demo          run the example DAGs on an agent beside a whole deployment; KEEP=1 leaves it running'
@@ -32,6 +32,7 @@ help:
 	@echo 'make lint          ruff, mypy, import-linter'
 	@echo 'make format        let ruff rewrite what it can'
 	@echo 'make bench         compare with other executors; QUICK=1 takes under ten minutes'
+	@echo 'make bench-lab     what the lab'"'"'s endpoints cost, and how fast its machine follows (root)'
 	@echo 'make docs          write the generated tables in docs/ again'
 	@echo 'make requirements  resolve requirements/*.txt again from pyproject.toml'
 	@echo 'make az            install the az command for the tests of the lab, in .az'
@@ -55,11 +56,15 @@ demo: $(STAMP)
 
 # Most tests drive real processes on whatever machine this is. What failed is tried once more, in a process of its own; both
 # runs are shown, and a failure that goes away is still worth a look.
-test: lint $(AZ_STAMP)
+test: lint $(AZ_STAMP) programs
 	$(PYTHON) -m pytest $(TESTS) || { \
 	  test $$? -eq 1 || exit 1; \
 	  echo 'Trying what failed once more:'; \
 	  $(PYTHON) -m pytest --last-failed --last-failed-no-failures none $(TESTS); }
+
+# nftables and dnsmasq: what the lab's packets need beside Python.
+programs: $(STAMP)
+	@$(PYTHON) scripts/programs.py
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
@@ -73,6 +78,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@$(MAKE) --no-print-directory -C bench $(if $(QUICK),QUICK=$(QUICK)) $(if $(ROUNDS),ROUNDS=$(ROUNDS))
+
+bench-lab: $(STAMP) programs
+	@$(PYTHON) -m bench.lab_paths $(if $(ROUNDS),--rounds $(ROUNDS))
 
 docs: $(STAMP)
 	$(PYTHON) -m isthmus.cli.documenting docs

@@ -111,7 +111,7 @@ def install_debian_package(package: str) -> None:
     """Install one package with apt. Raises BootstrapError where that is not possible."""
     apt = shutil.which("apt-get")
     if apt is None:
-        raise BootstrapError(f"this Python has no ensurepip: install what your system calls {package}")
+        raise BootstrapError(f"there is no apt-get here: install what your system calls {package}")
     prefix: list[str] = []
     if os.geteuid() != 0:
         sudo = shutil.which("sudo")

@@ -154,7 +154,8 @@ async def test_a_start_keeps_what_is_as_it_should_be(packets: Packets, lab: LabI
         assert after[Key("/endpoints/1")].connections == counted[Key("/endpoints/1")].connections == 1
         await again.close()
         # What was revoked while nobody looked is closed, with its flows.
-        assert await Packets(lab).start(whole(approved=False)) != []
+        again = Packets(lab)
+        assert await again.start(whole(approved=False)) != []
         assert client.ask(do="talk", name="a", seconds=0.3) == "TimeoutError"
     finally:
         await again.close()

@@ -30,13 +30,20 @@ def missing() -> list[str]:
         found.append("root is needed for network namespaces: start it as root (sudo)")
     elif lacking := [name for name, number in _CAPABILITIES.items() if not _capabilities() >> number & 1]:
         found.append(f"root lacks {' and '.join(lacking)} here: a container has to be given it (docker run --cap-add)")
+    found += [
+        f"{' and '.join(programs)} is missing: apt-get install {package}"
+        for package, programs in packages_missing().items()
+    ]
+    return found
+
+
+def packages_missing() -> dict[str, list[str]]:
+    """The Debian packages that have to be installed, each with the programs that are missing."""
     packages: dict[str, list[str]] = {}
     for program, package in PROGRAMS.items():
         if shutil.which(program, path=_path()) is None:
             packages.setdefault(package, []).append(program)
-    for package, programs in packages.items():
-        found.append(f"{' and '.join(programs)} is missing: apt-get install {package}")
-    return found
+    return packages
 
 
 def _path() -> str:
