@@ -145,7 +145,8 @@ class Endpoints:
                 "NetworkInterfaceAlreadyExists",
                 f"Network interface {interface} of private endpoint {endpoint.id} exists already.",
             )
-        refusals.check_name(interface.name)
+        if endpoint.properties.get("customNetworkInterfaceName"):
+            refusals.check_name(interface.name)
         allocation = addresses.Allocation(change, interface)
         asked: Sequence[Json] = endpoint.properties["ipConfigurations"] or [{"properties": {}}]
         held = []
@@ -230,7 +231,9 @@ def _request(id: ResourceId, properties: Json) -> tuple[str, dict[str, Any]]:
             f"Request message of private endpoint {id} has {len(message)} characters. It can have up to "
             f"{_MAX_MESSAGE}.",
         )
-    return member, {**one, "name": one.get("name") or id.name}
+    request = {**one, "name": one.get("name") or id.name}
+    refusals.check_parts(id, member, [request])
+    return member, request
 
 
 def _service(change: Change, id: ResourceId, member: str, request: Json) -> Document:
@@ -271,8 +274,7 @@ def _first_state(change: Change, endpoint: Document, member: str, request: Json,
 
 def _named(id: ResourceId, given: Sequence[Json]) -> list[dict[str, Any]]:
     found = [{**one, "name": one.get("name") or f"ipconfig{index}"} for index, one in enumerate(given, start=1)]
-    if len({one["name"].lower() for one in found}) < len(found):
-        raise refused("DuplicateResourceName", f"Resource {id} has two IP configurations with the same name.")
+    refusals.check_parts(id, "ipConfigurations", found)
     return found
 
 

@@ -180,8 +180,7 @@ def _with_primary(id: ResourceId, given: Sequence[Json]) -> list[dict[str, Any]]
                 "PrivateLinkServiceSupportsOnlyIPv4", f"Private link service {id} supports IPv4 addresses only."
             )
         found.append({**one, "name": one.get("name") or f"{id.name}_ipconfig_{index}", "properties": said})
-    if len({one["name"].lower() for one in found}) < len(found):
-        raise refused("DuplicateResourceName", f"Resource {id} has two IP configurations with the same name.")
+    refusals.check_parts(id, "ipConfigurations", found)
     chosen = [one for one in found if one["properties"].get("primary")]
     if len(chosen) > 1:
         raise refused(

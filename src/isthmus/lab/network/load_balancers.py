@@ -328,8 +328,7 @@ def _complete(id: ResourceId, member: str, given: Sequence[Json], defaults: Json
         if not one.get("name"):
             raise shapes.missing("name", f"properties.{member}")
         found.append({**one, "properties": {**defaults, **one["properties"]}})
-    if len({one["name"].lower() for one in found}) < len(found):
-        raise refused("DuplicateResourceName", f"Resource {id} has two child resources {member} with the same name.")
+    refusals.check_parts(id, member, found)
     return found
 
 

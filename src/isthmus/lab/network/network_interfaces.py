@@ -241,8 +241,7 @@ def _with_primary(id: ResourceId, given: Sequence[Json]) -> list[dict[str, Any]]
         {**one, "name": str(one.get("name") or f"ipconfig{index}"), "properties": dict(one["properties"])}
         for index, one in enumerate(given, start=1)
     ]
-    if len({one["name"].lower() for one in found}) < len(found):
-        raise refused("DuplicateResourceName", f"Resource {id} has two IP configurations with the same name.")
+    refusals.check_parts(id, "ipConfigurations", found)
     chosen = [one for one in found if one["properties"].get("primary")]
     if len(chosen) > 1:
         raise refused(

@@ -1,6 +1,6 @@
 """What Microsoft.Network refuses in more than one resource type, in Azure's words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from isthmus.lab import errors, ids
@@ -48,6 +48,15 @@ def check_name(name: str) -> None:
             "character, and it must end with a word character or with '_'. The name may contain word characters or "
             "'.', '-', '_'.",
         )
+
+
+def check_parts(owner: ResourceId, what: str, parts: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse parts of a resource (``what`` they are) that have bad names, or the same."""
+    names = [str(one["name"]) for one in parts]
+    for name in names:
+        check_name(name)
+    if len({name.lower() for name in names}) < len(names):
+        raise refused("DuplicateResourceName", f"Resource {owner} has two child resources {what} with the same name.")
 
 
 def check_unlike(before: Document | None, what: str, old: Any, new: Any, code: str) -> None:

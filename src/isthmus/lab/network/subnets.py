@@ -20,6 +20,9 @@ NETWORK_KIND: Final = "Microsoft.Network/virtualNetworks"
 #: The first api-version that shows address management members (recorded: 2022-01-01 does not, 2024-05-01 does).
 IPAM_SINCE: Final = "2024-01-01"
 
+#: The smallest subnet is a /29 (Azure Virtual Network FAQ).
+_FEWEST_ADDRESSES: Final = 8
+
 _DELEGATION: Final = shapes.part({"serviceName": shapes.Text(), "actions": shapes.Derived()})
 
 SHAPE: Final = shapes.part(
@@ -102,6 +105,8 @@ def put(change: Change, network: Document, id: ResourceId, given: Json) -> Docum
     if not texts and not properties.get("ipamPoolPrefixAllocations"):
         raise shapes.missing("addressPrefix", "properties")
     prefixes = [addresses.parse_prefix(one, id) for one in texts]
+    if any(one.num_addresses < _FEWEST_ADDRESSES for one in prefixes):
+        raise refused("NetcfgInvalidSubnet", f"Subnet '{id.name}' is not valid in virtual network '{network.id.name}'.")
     if group := properties.get("networkSecurityGroup"):
         refusals.referenced(change, group, id, location=network.body["location"])
     _check_held(change, id, prefixes, properties, before)

@@ -59,8 +59,11 @@ class VirtualNetworks:
         inner = properties.pop("subnets", None)
         peered = properties.pop("virtualNetworkPeerings", None)
         self._check_space(id, properties)
-        for server in (properties.get("dhcpOptions") or {}).get("dnsServers") or ():
-            addresses.parse_address(server, id)
+        if "dhcpOptions" in properties:
+            servers = [one for one in properties["dhcpOptions"].get("dnsServers") or () if one]
+            properties["dhcpOptions"] = {**properties["dhcpOptions"], "dnsServers": servers}
+            for server in servers:
+                addresses.parse_address(server, id)
         document = change.put(id, KIND, {**given, "properties": {"enableDdosProtection": False, **properties}})
         if inner is not None:
             self._write_subnets(change, document, inner)
@@ -88,8 +91,6 @@ class VirtualNetworks:
         if showing.is_since(caller, subnets.IPAM_SINCE):
             properties["addressSpace"] = {"ipamPoolPrefixAllocations": [], **properties["addressSpace"]}
             properties.setdefault("privateEndpointVNetPolicies", "Disabled")
-        if "dhcpOptions" in properties:
-            properties["dhcpOptions"] = {"dnsServers": [], **properties["dhcpOptions"]}
         held: dict[ids.Key, list[addresses.Holding]] = {}
         for one in addresses.all_holdings(world):
             held.setdefault(one.subnet, []).append(one)

@@ -136,8 +136,7 @@ class ZoneGroups:
                     f"Private Dns Zone group {id} has invalid private dns zone ids {text}.",
                 )
             found.append({**one, "name": one.get("name") or zone.name.replace(".", "-")})
-        if len({one["name"].lower() for one in found}) < len(found):
-            raise refused("DuplicateResourceName", f"Resource {id} has two zone configurations with the same name.")
+        refusals.check_parts(id, "privateDnsZoneConfigs", found)
         return found
 
     def patch(self, change: Change, document: Document, body: Json, caller: Caller) -> Document:
