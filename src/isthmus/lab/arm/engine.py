@@ -41,7 +41,7 @@ class EngineConfig:
     #: How long an operation takes beyond what it needs.
     operation_seconds: float = 0.0
     #: How long a question for an operation's status is held while it runs, so that the first one finds it ended.
-    hold_seconds: float = 0.15
+    hold_seconds: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)
