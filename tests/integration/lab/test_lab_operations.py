@@ -192,6 +192,7 @@ def test_a_delete_of_microsoft_network(lab: FakeLab, http: httpx.Client, packets
     deleted = http.delete(thing(lab))
     assert (deleted.status_code, deleted.content) == (202, b"")
     assert "/operations/" in deleted.headers["azure-asyncoperation"]
+    assert deleted.headers["azure-asyncnotification"] == "Enabled"
     assert "/operationResults/" in deleted.headers["location"]
     assert state(http.get(thing(lab))) == "Deleting"
     assert http.get(deleted.headers["location"]).status_code == 202

@@ -356,7 +356,8 @@ class Engine:
         operation = self._operation(kind, before.id, "Delete", rules.location_of(world, before), caller, is_delete=True)
         operation.ghost = (world, before)
         self._start(draft, operation)
-        return operations.waiting(operation, call.origin)
+        answer = operations.waiting(operation, call.origin)
+        return Answer(answer.status, None, answer.headers | _notification(kind))
 
     async def _accept(
         self,
@@ -382,10 +383,9 @@ class Engine:
                 shown = self.show(kind, self.store.world, document, caller)
                 headers = {
                     "Azure-AsyncOperation": operation.status_url(call.origin),
-                    "azure-asyncnotification": "Enabled",
                     "Retry-After": str(operations.RETRY_SECONDS),
                 }
-                return Answer(status, shown, headers)
+                return Answer(status, shown, headers | _notification(kind))
             case Style.PRIVATE_DNS:
                 operation = self._operation(kind, document.id, "Upsert", rules.location_of(draft, document), caller)
                 self._start(draft, operation)
@@ -586,6 +586,11 @@ class Engine:
 
 def _unexpected() -> Refusal:
     return Refusal(500, "InternalServerError", "An unexpected error occurred.")
+
+
+def _notification(kind: Kind) -> dict[str, str]:
+    """What Microsoft.Network says with operations on resources of the first level."""
+    return {"azure-asyncnotification": "Enabled"} if kind.style is Style.NETWORK and kind.is_tracked else {}
 
 
 def _accepted(operation: Operation, call: Call) -> Answer:

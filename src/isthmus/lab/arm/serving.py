@@ -76,6 +76,8 @@ def _common(call: Call, answer: Answer) -> dict[str, str]:
     client = call.headers.get("x-ms-client-request-id")
     if client and call.headers.get("x-ms-return-client-request-id", "").lower() == "true":
         common["x-ms-client-request-id"] = client
+    if "microsoft.network" in (word.lower() for word in call.segments):
+        common["x-ms-arm-service-request-id"] = str(uuid.uuid4())
     if answer.status >= 400:
         common["x-ms-failure-cause"] = "gateway"
     return common
