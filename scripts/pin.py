@@ -12,10 +12,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("requirements")
 
+_DEVELOPMENT = ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=lab", "--extra=azure", "--extra=dev"]
+
 #: file, what goes into it
 FILES = (
-    ("dev.txt", ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=lab", "--extra=azure", "--extra=dev"]),
-    ("bench.txt", ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=lab", "--extra=azure", "--extra=dev", "--extra=bench"]),
+    ("dev.txt", _DEVELOPMENT),
+    ("bench.txt", [*_DEVELOPMENT, "--extra=bench"]),
     ("plane.txt", ["pyproject.toml", "--extra=plane"]),
     ("runner.txt", ["pyproject.toml", "--extra=runner"]),
     ("agent.txt", ["pyproject.toml"]),

@@ -94,8 +94,9 @@ def test_the_pins_cover_what_the_project_asks_for(name: str, wanted: list[str]) 
 
 
 def test_all_files_agree() -> None:
+    """All but az.txt, which is for an environment of its own."""
     versions: dict[str, set[str]] = {}
-    for file in PINNED:
+    for file in (file for file in PINNED if file.name != "az.txt"):
         for name, version in re.findall(r"^(\S+)==(\S+)", file.read_text(), re.MULTILINE):
             versions.setdefault(name, set()).add(version)
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
