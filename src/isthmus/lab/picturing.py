@@ -94,12 +94,9 @@ def _grouped(found: Iterable[tuple[_G, _T]]) -> dict[_G, tuple[_T, ...]]:
     return {key: tuple(ones) for key, ones in groups.items()}
 
 
-def _ipv4(text: object) -> Iterator[IPv4Address]:
-    """The address in ``text`` if it is one of IPv4."""
-    if text:
-        address = ip_address(str(text))
-        if isinstance(address, IPv4Address):
-            yield address
+def _ipv4(text: str | None) -> Iterator[IPv4Address]:
+    """The addresses in ``text`` (one, or a block) if they are of IPv4."""
+    return (one for one in addresses.addresses_in(text) if isinstance(one, IPv4Address))
 
 
 def _prefixes(properties: Mapping[str, Any]) -> tuple[IPv4Network, ...]:
@@ -211,7 +208,7 @@ def _said_backends(world: World) -> Iterator[tuple[Key, _Backend]]:
             said = one["properties"]
             network = said.get("virtualNetwork") or pool.properties.get("virtualNetwork")
             if said.get("adminState") != "Down":
-                for address in _ipv4(said["ipAddress"]):
+                for address in _ipv4(said.get("ipAddress")):
                     yield pool.key, _Backend(address, ids.key(network["id"]) if network else None)
 
 
@@ -275,7 +272,7 @@ def _services(world: World, index: _Index) -> Iterator[pictures.Service]:
             key=document.key,
             number=document.number,
             network=subnets.network_key(document.properties["ipConfigurations"][0]["properties"]["subnet"]["id"]),
-            nat_addresses=tuple(one.address for one in held if isinstance(one.address, IPv4Address)),
+            nat_addresses=tuple(one for holding in held for one in holding.addresses if isinstance(one, IPv4Address)),
             frontend=frontend,
             has_proxy_protocol=document.properties["enableProxyProtocol"],
         )

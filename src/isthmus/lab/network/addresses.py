@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from isthmus.lab import ids
 from isthmus.lab.documents import Document, World
+from isthmus.lab.errors import ArmError
 from isthmus.lab.ids import Key, ResourceId
 from isthmus.lab.network.refusals import refused
 
@@ -24,6 +25,9 @@ BALANCERS: Final = "Microsoft.Network/loadBalancers"
 
 _RESERVED_FIRST: Final = 4
 _VERSIONS: Final = {"IPv4": 4, "IPv6": 6}
+
+#: The one length of a block of private addresses (Azure, "Private IP address prefix").
+_BLOCK_LENGTH: Final = 28
 
 
 def parse_prefix(text: str, owner: ResourceId) -> Prefix:
@@ -86,11 +90,18 @@ def space_of(network: Document) -> tuple[Prefix, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """An IP configuration in a subnet. ``address`` is None for one that has none (yet)."""
+    """An IP configuration in a subnet. ``addresses`` are those that it has: one, or a block of them, or none."""
 
     id: ResourceId
     subnet: Key
-    address: Address | None
+    addresses: tuple[Address, ...]
+
+
+def addresses_in(text: str | None) -> tuple[Address, ...]:
+    """The addresses that an IP configuration says it has: ``10.0.0.4``, or a block like ``10.0.0.16/28``."""
+    if not text:
+        return ()
+    return tuple(ip_network(text)) if "/" in text else (ip_address(text),)
 
 
 def holdings_of(document: Document) -> Iterator[Holding]:
@@ -99,12 +110,8 @@ def holdings_of(document: Document) -> Iterator[Holding]:
     for one in document.properties.get(member) or ():
         said = one.get("properties") or {}
         if said.get("subnet"):
-            address = said.get("privateIPAddress")
-            yield Holding(
-                document.id.child(member, one["name"]),
-                ids.key(said["subnet"]["id"]),
-                ip_address(address) if address else None,
-            )
+            held = addresses_in(said.get("privateIPAddress"))
+            yield Holding(document.id.child(member, one["name"]), ids.key(said["subnet"]["id"]), held)
 
 
 def all_holdings(world: World) -> Iterator[Holding]:
@@ -158,8 +165,8 @@ class Allocation:
         self._owner = owner
         self._taken: dict[Key, dict[Address, ResourceId]] = {}
         for one in all_holdings(world):
-            if one.address is not None and one.id.outer.key != owner.key:
-                self._taken.setdefault(one.subnet, {})[one.address] = one.id
+            if one.id.outer.key != owner.key:
+                self._taken.setdefault(one.subnet, {}).update(dict.fromkeys(one.addresses, one.id))
 
     def give(self, subnet: Document, holder: ResourceId, wanted: str | None, *, version: int = 4) -> Address:
         """An address of ``subnet`` for the IP configuration ``holder``: ``wanted``, or the lowest that is free."""
@@ -174,10 +181,14 @@ class Allocation:
     def fill(self, subnet: Document, holder: ResourceId, said: dict[str, Any], old: Mapping[str, Any]) -> None:
         """Complete the properties of the IP configuration ``holder``; ``old`` are those that it had, or nothing.
 
-        A static address is checked; a dynamic one stays what it was as long as the subnet is the same.
+        A static address is checked; a dynamic one stays what it was as long as the subnet is the same. With
+        ``privateIPAddressPrefixLength`` it is a block.
         """
         said.setdefault("privateIPAllocationMethod", "Dynamic")
         version = _VERSIONS[said.setdefault("privateIPAddressVersion", "IPv4")]
+        if said.get("privateIPAddressPrefixLength"):
+            said["privateIPAddress"] = str(self._block(subnet, holder, said, old))
+            return
         if said["privateIPAllocationMethod"] == "Static":
             if not said.get("privateIPAddress"):
                 raise refused(
@@ -191,26 +202,43 @@ class Allocation:
             found = self.give(subnet, holder, None, version=version)
         said["privateIPAddress"] = str(found)
 
+    def _block(
+        self, subnet: Document, holder: ResourceId, said: Mapping[str, Any], old: Mapping[str, Any]
+    ) -> IPv4Network:
+        """The block that ``holder`` had, or the lowest that is free."""
+        if said["privateIPAddressPrefixLength"] != _BLOCK_LENGTH or said["privateIPAddressVersion"] != "IPv4":
+            raise refused(
+                "InvalidPrivateIPAddressPrefixLength",
+                f"IP configuration {holder} has private IP address prefix length "
+                f"{said['privateIPAddressPrefixLength']}. It can be {_BLOCK_LENGTH}, with IPv4.",
+            )
+        taken = self._taken.setdefault(subnet.key, {})
+        prefixes = [one for one in prefixes_of(subnet.properties) if isinstance(one, IPv4Network)]
+        wide = [one for one in prefixes if one.prefixlen < _BLOCK_LENGTH]
+        had = [IPv4Network(one) for one in [old.get("privateIPAddress") or ""] if "/" in one]
+        for block in (*had, *(block for one in wide for block in one.subnets(new_prefix=_BLOCK_LENGTH))):
+            outer = next((one for one in wide if is_within(block, one)), None)
+            if outer is not None and all(is_host(one, outer) and one not in taken for one in block):
+                taken.update(dict.fromkeys(block, holder))
+                return block
+        raise _full(subnet, prefixes, 1 << (32 - _BLOCK_LENGTH))
+
     def _keep(self, subnet: Document, holder: ResourceId, address: str, version: int) -> Address:
         """The address that ``holder`` had, if it still may have it; else another one."""
         prefixes = [one for one in prefixes_of(subnet.properties) if one.version == version]
         taken = self._taken.setdefault(subnet.key, {})
-        had = ip_address(address)
-        if had in taken or not any(had in one for one in prefixes):
-            return self.give(subnet, holder, None, version=version)
-        taken[had] = holder
-        return had
+        for had in addresses_in(address)[:1]:
+            if had not in taken and any(had in one for one in prefixes):
+                taken[had] = holder
+                return had
+        return self.give(subnet, holder, None, version=version)
 
     def _lowest(self, subnet: Document, prefixes: list[Prefix], taken: Mapping[Address, ResourceId]) -> Address:
         for prefix in prefixes:
             for address in hosts_of(prefix):
                 if address not in taken:
                     return address
-        shown = ", ".join(map(str, prefixes)) or "of this version"
-        raise refused(
-            "SubnetIsFull",
-            f"Subnet {subnet.id.name} with address prefix {shown} does not have enough capacity for 1 IP addresses.",
-        )
+        raise _full(subnet, prefixes, 1)
 
     def _check(
         self, prefixes: list[Prefix], holder: ResourceId, wanted: str, taken: Mapping[Address, ResourceId]
@@ -235,3 +263,11 @@ class Allocation:
                 f"resource {taken[address]}.",
             )
         return address
+
+
+def _full(subnet: Document, prefixes: Sequence[Prefix], wanted: int) -> ArmError:
+    shown = ", ".join(map(str, prefixes)) or "of this version"
+    return refused(
+        "SubnetIsFull",
+        f"Subnet {subnet.id.name} with address prefix {shown} does not have enough capacity for {wanted} IP addresses.",
+    )

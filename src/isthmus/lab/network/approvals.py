@@ -150,7 +150,7 @@ def addresses_of(world: World, endpoint: Document) -> list[addresses.Address]:
     interface = world.get(interface_id(endpoint))
     if interface is None:
         return []
-    return [one.address for one in addresses.holdings_of(interface) if one.address is not None]
+    return [address for one in addresses.holdings_of(interface) for address in one.addresses]
 
 
 def public_names_of(world: World, endpoint: Document) -> list[str]:

@@ -381,10 +381,11 @@ def _put_pool(change: Change, balancer: Document, id: ResourceId, given: Json) -
     said = [
         {**one, "name": one.get("name") or f"address{index}"}
         for index, one in enumerate(properties.get("loadBalancerBackendAddresses") or (), start=1)
-        if "ipAddress" in one["properties"] and "networkInterfaceIPConfiguration" not in one["properties"]
+        if "networkInterfaceIPConfiguration" not in one["properties"]
     ]
     for one in said:
-        addresses.parse_address(one["properties"]["ipAddress"], id)
+        if "ipAddress" in one["properties"]:
+            addresses.parse_address(one["properties"]["ipAddress"], id)
     networks = [one["properties"]["virtualNetwork"] for one in said if "virtualNetwork" in one["properties"]]
     for reference in [*networks, *([properties["virtualNetwork"]] if "virtualNetwork" in properties else [])]:
         refusals.referenced(change, reference, id, location=balancer.body["location"])

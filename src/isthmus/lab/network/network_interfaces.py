@@ -135,12 +135,15 @@ class NetworkInterfaces:
         held = before.properties["ipConfigurations"] if before is not None else ()
         old = {one["name"].lower(): one["properties"] for one in held}
         allocation = addresses.Allocation(change, id)
+        first = next((one["properties"]["subnet"] for one in ordered if "subnet" in one["properties"]), None)
+        if first is None:
+            raise shapes.unreadable(
+                "MissingJsonReferenceId",
+                "Value for reference id is missing. Path properties.ipConfigurations[0].properties.subnet.",
+            )
         for one in addresses.by_claim(ordered, old):
             said, holder = one["properties"], id.child("ipConfigurations", one["name"])
-            if "subnet" not in said:
-                path = f"properties.ipConfigurations[{ordered.index(dict(one))}].properties.subnet"
-                raise shapes.unreadable("MissingJsonReferenceId", f"Value for reference id is missing. Path {path}.")
-            subnet = subnets.referenced(change, said["subnet"], id, location)
+            subnet = subnets.referenced(change, said.setdefault("subnet", first), id, location)
             allocation.fill(subnet, holder, said, old.get(holder.name.lower(), {}))
             _check_references(change, holder, said, location)
         if len({subnets.network_key(one["properties"]["subnet"]["id"]) for one in ordered}) > 1:

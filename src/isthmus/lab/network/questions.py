@@ -49,7 +49,7 @@ def _free_addresses(world: World, scope: ResourceId, location: str | None, body:
         prefix = next((one for one in addresses.prefixes_of(subnet.properties) if address in one), None)
         if prefix is None:
             continue
-        taken = {one.address for one in addresses.holdings_in(world, subnet.id)}
+        taken = {address for one in addresses.holdings_in(world, subnet.id) for address in one.addresses}
         free = (one for one in addresses.hosts_of(prefix) if one not in taken)
         named = [str(one) for one, _ in zip(free, range(_NAMED), strict=False)]
         usable = addresses.is_host(address, prefix)

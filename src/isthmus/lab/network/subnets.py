@@ -125,7 +125,7 @@ def _check_held(
         return
     held = addresses.holdings_in(change, id)
     for prefix in addresses.prefixes_of(before.properties):
-        inside = [one.address for one in held if one.address is not None and one.address in prefix]
+        inside = [address for one in held for address in one.addresses if address in prefix]
         if any(not any(address in one for one in prefixes) for address in inside):
             raise refused(
                 "InUsePrefixCannotBeDeleted",

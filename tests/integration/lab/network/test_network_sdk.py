@@ -19,7 +19,7 @@ HERE = "westeurope"
 
 
 @pytest.fixture
-def lab(new_lab: Callable[..., FakeLab]) -> Iterator[FakeLab]:
+def lab(new_lab: Callable[..., FakeLab]) -> FakeLab:
     lab = new_lab(
         *network.KINDS,
         *private_dns.KINDS,
@@ -29,7 +29,7 @@ def lab(new_lab: Callable[..., FakeLab]) -> Iterator[FakeLab]:
     for subscription in (lab.provider, lab.customer):
         with lab.client(ResourceManagementClient, subscription) as resources:
             resources.resource_groups.create_or_update(GROUP, {"location": HERE})
-    yield lab
+    return lab
 
 
 @pytest.fixture
@@ -148,8 +148,8 @@ def test_subnets(provider: NetworkManagementClient) -> None:
     assert provider.service_association_links.list(GROUP, "v", "t").value == []
     done(subnets.begin_delete(GROUP, "v", "t"))
     assert names(subnets.list(GROUP, "v")) == ["s"]
+    bad = {"properties": {"addressPrefix": "10.9.0.0/24"}}
     with pytest.raises(HttpResponseError) as caught:
-        bad = {"properties": {"addressPrefix": "10.9.0.0/24"}}
         subnets.begin_create_or_update(GROUP, "v", "t", bad)
     assert caught.value.error is not None
     assert caught.value.error.code == "NetcfgInvalidSubnet"
