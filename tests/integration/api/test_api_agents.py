@@ -195,7 +195,7 @@ def test_what_cannot_be_handed_out_goes_back_to_the_queue_at_once(api: Api) -> N
     agent = api.agent()
     (workload_id,) = api.queue(agent)
     where = f"WHERE id = '{workload_id}'"
-    planting.execute(api.database_url, f"UPDATE isthmus_workload SET payload = '[]' {where}")  # no wire message has that
+    planting.execute(api.database_url, f"UPDATE isthmus_workload SET payload = '[]' {where}")  # in no wire message
     assert agent.post("claims", claim_id=str(uuid.uuid4()), free_slots=1, wait_seconds=1).status_code == 500
     until(lambda: api.execute(f"SELECT state FROM isthmus_workload {where}") == [("queued",)], seconds=2)
     planting.execute(api.database_url, f"DELETE FROM isthmus_workload {where}")
