@@ -181,6 +181,24 @@ class TestLimits:
         assert client.ask(do="talk", name="idle") in {"ConnectionResetError", "BrokenPipeError"}
         assert client.ask(do="talk", name="busy") == "echo"
 
+    @pytest.mark.parametrize("proxy", [False, True])
+    async def test_an_end_that_only_listens_is_reset(
+        self, packets: Packets, serve: Make, visit: Make, proxy: bool
+    ) -> None:
+        await packets.start(scenes.simple(proxy=proxy))
+        server = serve(2, f"{HOST}:8080", say="header" if proxy else "")
+        client = visit(1)
+        client.ask(do="connect", name="a", to=ENDPOINT, port=80)
+        client.ask(do="connect", name="b", to=ENDPOINT, port=80)
+        began = time.monotonic()
+        client.tell(do="listen", name="a", seconds=8)
+        # Here is where the lab runs as well.
+        assert await asyncio.to_thread(client.answer) == "ConnectionResetError"
+        assert 1.5 < time.monotonic() - began < 5
+        assert client.ask(do="listen", name="b", seconds=1) == "ConnectionResetError"
+        await asyncio.sleep(0.3)
+        assert server.ask(do="errors") == ["ConnectionResetError", "ConnectionResetError"]
+
 
 @pytest.mark.parametrize("proxy", [False, True])
 async def test_what_passes_is_counted(packets: Packets, serve: Make, visit: Make, proxy: bool) -> None:

@@ -24,7 +24,7 @@ from isthmus.lab import picture
 from isthmus.lab.ids import Key
 from isthmus.lab.packets import addressing
 from isthmus.lab.packets.addressing import FABRIC_ADDRESS, INTERNET, INTERNET_SIDE, LINK_ADDRESS, NEXT_HOP, PUBLIC
-from isthmus.lab.packets.machines import Address, Namespace, Neighbour, Relayed, Route
+from isthmus.lab.packets.machines import Address, Ends, Namespace, Neighbour, Relayed, Route
 from isthmus.lab.packets.rulesets import Chain, Elements, Ruleset
 
 _FIRST_NAT_PORT: Final = 1024
@@ -140,6 +140,19 @@ def relayed(wanted: picture.Picture) -> tuple[Relayed, ...]:
     )
 
 
+def ends(wanted: picture.Picture) -> dict[int, Ends]:
+    """The sides of the two ends of flows, by mark, for endpoints whose flows the fabric translates itself."""
+    sides = {one.key: addressing.side(one.number) for one in wanted.networks}
+    providers = {
+        one.key: sides[one.network] for one in wanted.services if one.network in sides and not one.has_proxy_protocol
+    }
+    return {
+        addressing.endpoint_mark(one.number, one.key): Ends(sides[one.network], providers[one.service])
+        for one in wanted.endpoints
+        if one.is_approved and one.service in providers and one.network in sides
+    }
+
+
 def open_marks(wanted: picture.Picture) -> frozenset[int]:
     """The marks of endpoints' flows that may pass."""
     services = {one.key for one in wanted.services}
@@ -198,6 +211,8 @@ class _Rules:
                 "idle-tcp": "protocol tcp; l3proto ip; policy = { "
                 f"established : {idle}, close_wait : {idle}, fin_wait : 30, last_ack : 10, time_wait : 2, close : 2, "
                 "syn_sent : 20, syn_recv : 20 }",
+                # The relay resets its own flows, which has to come first.
+                "idle-relayed": f"protocol tcp; l3proto ip; policy = {{ established : {3 * idle + 10} }}",
                 "idle-udp": f"protocol udp; l3proto ip; policy = {{ unreplied : 30, replied : {idle} }}",
             },
             counters=frozenset(chained.from_iterable(counters(one) for one in self._endpoints)),
@@ -420,6 +435,7 @@ class _Rules:
             name,
             Chain(
                 (
+                    *(('ct state new meta l4proto tcp ct timeout set "idle-relayed"',) if relays else ()),
                     # What the relay takes is answered by the fabric itself, with the mark that it came with.
                     (
                         f"ct direction original counter name {bytes_in} "

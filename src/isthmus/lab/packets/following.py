@@ -27,6 +27,7 @@ from isthmus.lab.packets import (
 )
 from isthmus.lab.packets.addressing import LabId
 from isthmus.lab.packets.fabric import Limits
+from isthmus.lab.packets.idling import IdleResets
 from isthmus.lab.packets.machines import Machine
 from isthmus.lab.packets.namespaces import PacketsError
 from isthmus.lab.packets.relays import Relays
@@ -58,6 +59,7 @@ class Packets:
         self._fabric = addressing.fabric(lab)
         self._resolvers = Resolvers()
         self._relays = Relays(self._fabric, self._limits)
+        self._idle = IdleResets(self._fabric, self._limits.idle_seconds)
         self._pictured = picture.Picture()
         self._wanted = Machine()
         #: What is there; None when that has to be looked at.
@@ -105,6 +107,7 @@ class Packets:
         async with self._turn:
             await self._resolvers.stop()
             await self._relays.stop()
+            await self._idle.close()
 
     async def stop(self) -> None:
         """Remove everything. Raises PacketsError."""
@@ -201,6 +204,9 @@ class Packets:
         await self._forget(before, wanted)
         await self._relays.converge(wanted.relayed)
         await self._resolvers.converge(wanted.resolvers, anew=made)
+        self._idle.ends = wanted.ends
+        if self._fabric in made or not self._idle.is_open:
+            await self._idle.open()
         self._tallies = {name: tally for name, tally in self._tallies.items() if name in self._counted()}
         self._actual = wanted
 

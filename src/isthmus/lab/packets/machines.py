@@ -106,6 +106,14 @@ class Relayed:
     rules: tuple[tuple[int, int, tuple[IPv4Address, ...]], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The marks of what goes to the two ends of an endpoint's flows."""
+
+    customer: int
+    provider: int
+
+
 @dataclass(frozen=True)
 class Machine:
     """All of it. ``resolvers`` and ``files`` by namespace; ``open_marks`` are those of flows that may pass."""
@@ -116,3 +124,4 @@ class Machine:
     name_servers: Mapping[str, tuple[IPv4Address, ...]] = field(default_factory=dict)
     relayed: tuple[Relayed, ...] = ()
     open_marks: frozenset[int] = frozenset()
+    ends: Mapping[int, Ends] = field(default_factory=dict)

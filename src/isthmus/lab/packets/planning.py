@@ -70,6 +70,7 @@ def plan(lab: addressing.LabId, wanted: picture.Picture, limits: fabric.Limits) 
         },
         relayed=fabric.relayed(wanted),
         open_marks=fabric.open_marks(wanted),
+        ends=fabric.ends(wanted),
     )
 
 

@@ -1,4 +1,4 @@
-"""The kernel's table of flows: counted, and forgotten by mark. To be called in a namespace.
+"""The kernel's table of flows: counted, forgotten by mark, and what it forgets by itself. To be called in a namespace.
 
 Netlink by hand (``linux/netfilter/nfnetlink_conntrack.h``), because there is no program that is always there for this.
 """
@@ -10,6 +10,8 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Final
 
 from isthmus.lab.packets.namespaces import PacketsError
@@ -29,7 +31,31 @@ _HEADER: Final = struct.Struct("=IHHII")
 _FAMILY: Final = struct.pack("!BBH", socket.AF_INET, 0, 0)
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _SECONDS: Final = 5.0
-_RECEIVED_BYTES: Final = 1 << 17
+#: As much as the kernel says at a time.
+RECEIVED_BYTES: Final = 1 << 17
+_BUFFER_BYTES: Final = 1 << 22
+_DESTROY_GROUP: Final = 1 << 2
+_TUPLE_ORIGINAL, _TUPLE_REPLY, _PROTOCOL_INFO = 1, 2, 4
+_NESTED: Final = 0x7FFF
+_ESTABLISHED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One direction: addresses and ports."""
+
+    source: tuple[IPv4Address, int]
+    destination: tuple[IPv4Address, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """A TCP flow that the kernel has forgotten. A kernel that does not say in which state is taken at the worst."""
+
+    mark: int
+    original: Flow
+    reply: Flow
+    was_established: bool
 
 
 def forget(mark: int, mask: int = _ALL_BITS) -> None:
@@ -47,14 +73,73 @@ def flows() -> Counter[int]:
     return found
 
 
+def evict() -> None:
+    """Have the kernel forget now what has expired: it does so with those that it comes by. Raises PacketsError."""
+    # No flow has all bits of its mark set, so nothing is said.
+    for _ in _ask(_GET, _DUMP, _attribute(_MARK, _ALL_BITS) + _attribute(_MARK_MASK, _ALL_BITS)):
+        pass
+
+
+def listen() -> socket.socket:
+    """A socket that tells of flows that are forgotten, not blocking; ``forgotten`` reads what it says."""
+    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
+    try:
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        channel.bind((0, _DESTROY_GROUP))
+    except OSError as error:
+        channel.close()
+        raise PacketsError(f"the kernel does not tell of flows: {error}", code="tracking_failed") from error
+    return channel
+
+
+def forgotten(received: bytes) -> Iterator[Forgotten]:
+    """The TCP flows over IPv4 in what the kernel told."""
+    for kind, content in _messages(received):
+        if kind != _DELETE or not content.startswith(_FAMILY[:1]):
+            continue
+        about = dict(_attributes(content[len(_FAMILY) :]))
+        original, reply = _flow(about.get(_TUPLE_ORIGINAL, b"")), _flow(about.get(_TUPLE_REPLY, b""))
+        if original is not None and reply is not None:
+            # Both levels have one member: what is known of TCP, and there first the state.
+            tcp = dict(_attributes(about.get(_PROTOCOL_INFO, b""))).get(1)
+            state = None if tcp is None else dict(_attributes(tcp)).get(1)
+            yield Forgotten(
+                int.from_bytes(about.get(_MARK, b""), "big"),
+                original,
+                reply,
+                state is None or state[0] == _ESTABLISHED,
+            )
+
+
+def _flow(tuple_: bytes) -> Flow | None:
+    parts = dict(_attributes(tuple_))
+    addresses, ports = dict(_attributes(parts.get(1, b""))), dict(_attributes(parts.get(2, b"")))
+    if ports.get(1, b"")[:1] != bytes([socket.IPPROTO_TCP]):
+        return None
+    return Flow(
+        (IPv4Address(addresses[1]), int.from_bytes(ports[2], "big")),
+        (IPv4Address(addresses[2]), int.from_bytes(ports[3], "big")),
+    )
+
+
 def _mark(body: bytes) -> int:
-    place = len(_FAMILY)
+    return next((int.from_bytes(value, "big") for kind, value in _attributes(body[len(_FAMILY) :]) if kind == _MARK), 0)
+
+
+def _attributes(body: bytes) -> Iterator[tuple[int, bytes]]:
+    place = 0
     while place + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, place)
-        if kind == _MARK:
-            return int.from_bytes(body[place + 4 : place + 8], "big")
+        yield kind & _NESTED, body[place + _ATTRIBUTE.size : place + length]
         place += max((length + 3) & ~3, _ATTRIBUTE.size)
-    return 0
+
+
+def _messages(received: bytes) -> Iterator[tuple[int, bytes]]:
+    place = 0
+    while place + _HEADER.size <= len(received):
+        length, kind, _, _, _ = _HEADER.unpack_from(received, place)
+        yield kind, received[place + _HEADER.size : place + length]
+        place += max((length + 3) & ~3, _HEADER.size)
 
 
 def _attribute(kind: int, value: int) -> bytes:
@@ -69,19 +154,14 @@ def _ask(kind: int, flags: int, attributes: bytes) -> Iterator[bytes]:
         try:
             channel.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, 1, 0) + body)
             while True:
-                received = channel.recv(_RECEIVED_BYTES)
-                place = 0
-                while place < len(received):
-                    length, kind, _, _, _ = _HEADER.unpack_from(received, place)
-                    content = received[place + _HEADER.size : place + length]
-                    if kind == _DONE:
+                for said, content in _messages(channel.recv(RECEIVED_BYTES)):
+                    if said == _DONE:
                         return
-                    if kind == _ERROR:
+                    if said == _ERROR:
                         _check(content)
                         return
-                    if kind == _NEW:
+                    if said == _NEW:
                         yield content
-                    place += (length + 3) & ~3
         except OSError as error:
             raise PacketsError(f"the kernel's table of flows: {error}", code="tracking_failed") from error
 
