@@ -1,8 +1,8 @@
 """A lab that ends by SIGKILL at its n-th step, for tests: ``isthmus lab serve`` with what the product does not have.
 
-Started like it, with the file that ``LAB_TEST_ARM`` names beside: as long as that holds a number, steps are counted down
-from it. Steps are what a crash could fall between: before and after a change is on disk, before each group of commands
-of one namespace, before and after resolvers and relays are told.
+Started like it, with the file that ``LAB_TEST_ARM`` names beside: as long as that holds a number, steps are counted
+down from it. Steps are what a crash could fall between: before and after a change is on disk, before each group of
+commands of one namespace, before and after resolvers and relays are told.
 """
 
 import functools

@@ -18,7 +18,7 @@ VERSION = "2024-05-01"
 SECONDS = 30.0
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The lab ended before it had answered."""
 
 
@@ -100,16 +100,16 @@ class ServedLab:
     # --- the resource manager
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
-        """One call, without waiting for what it begins. Raises Killed."""
+        """One call, without waiting for what it begins. Raises KilledError."""
         assert self._http is not None
         version = "2018-09-01" if "/privateDnsZones" in path else VERSION
         try:
             return self._http.request(method, path, params={"api-version": version}, json=body, headers=headers)
         except httpx.TransportError as error:
-            raise Killed from error
+            raise KilledError from error
 
     def do(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """A write, and what is there when its operation has ended. Raises Killed, AssertionError if it fails."""
+        """A write, and what is there when its operation has ended. Raises KilledError, AssertionError if it fails."""
         answer = self.call(method, path, body)
         assert answer.is_success, answer.text
         self.follow(answer)
@@ -118,7 +118,7 @@ class ServedLab:
         return found
 
     def follow(self, answer: httpx.Response) -> None:
-        """Wait for the operation of a write. Raises Killed, AssertionError if it fails."""
+        """Wait for the operation of a write. Raises KilledError, AssertionError if it fails."""
         where = answer.headers.get("azure-asyncoperation")
         while where is not None:
             status = self.call("GET", where.split("?")[0].removeprefix(self.served.arm)).json()
@@ -135,6 +135,10 @@ class ServedLab:
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = running.ask(self.home, "GET", "/status")
         return found
+
+    def entering(self, network: str) -> list[str]:
+        """The words before a command that runs in a network."""
+        return [sys.executable, "-m", "isthmus.cli.main", "lab", "exec", "--home", str(self.home), network, "--"]
 
     def exec(self, network: str, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

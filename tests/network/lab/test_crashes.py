@@ -1,4 +1,4 @@
-"""The lab killed with SIGKILL at every step of creates and deletes; a full disk; two writers; nothing left after down."""
+"""The lab killed at every step of creates and deletes; a full disk; two writers; and nothing left after ``down``."""
 
 import os
 import shutil
@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from network.lab.served import Killed, ServedLab
+from isthmus.lab import removing
+from network.lab.served import KilledError, ServedLab
 
 HERE = Path(__file__).parent
 #: More steps than any create or delete has.
@@ -169,7 +171,7 @@ def arm(tmp_path: Path) -> Path:
 def mortal(tmp_path: Path, arm: Path) -> Iterator[ServedLab]:
     """A lab that dies at the step that ``arm`` counts down to."""
     with ServedLab(
-        tmp_path / "home", "--look-seconds", "0.3", program=HERE / "killing.py", LAB_TEST_ARM=str(arm)
+        tmp_path / "home", "--look-seconds", "0.1", program=HERE / "killing.py", LAB_TEST_ARM=str(arm)
     ) as lab:
         yield lab.start()
 
@@ -177,13 +179,12 @@ def mortal(tmp_path: Path, arm: Path) -> Iterator[ServedLab]:
 def assert_converged(lab: ServedLab) -> None:
     """The machine is as the documents say, and two more looks find nothing to repair."""
     before = lab.status()
-    time.sleep(0.8)
+    time.sleep(0.4)
     after = lab.status()
     assert after["health"] == []
     assert after["repairs"] == before["repairs"], "the start did not converge"
-    prefix = f"isthmus-lab-{before['networks'][0]['namespace'].split('-')[2]}-" if before["networks"] else None
     expected = {one["namespace"] for one in after["networks"]}
-    assert {name for name in lab.namespaces() if not name.endswith(("-fabric", "-internet"))} == expected, prefix
+    assert {name for name in lab.namespaces() if not name.endswith(("-fabric", "-internet"))} == expected
 
 
 def survives(lab: ServedLab, arm: Path, kill_at: int, method: str, resource: Resource) -> bool:
@@ -191,7 +192,7 @@ def survives(lab: ServedLab, arm: Path, kill_at: int, method: str, resource: Res
     arm.write_text(str(kill_at))
     try:
         lab.do(method, resource.path, resource.body if method == "PUT" else None)
-    except Killed:
+    except KilledError:
         assert lab.wait() == -signal.SIGKILL, lab.log()
         assert arm.read_text().startswith("killed"), arm.read_text()
         return False
@@ -204,12 +205,10 @@ def survives(lab: ServedLab, arm: Path, kill_at: int, method: str, resource: Res
 
 def die_at_every_step(lab: ServedLab, arm: Path, method: str, resource: Resource) -> int:
     """Have it die at each step of a write in turn, and come back; how many steps there were."""
-    wants_it_to_exist = method == "DELETE"
+    is_delete = method == "DELETE"
     for kill_at in range(1, MOST_STEPS):
-        if lab.exists(resource.path) != wants_it_to_exist:
-            lab.do(
-                "PUT" if wants_it_to_exist else "DELETE", resource.path, resource.body if wants_it_to_exist else None
-            )
+        if lab.exists(resource.path) != is_delete:
+            lab.do("PUT" if is_delete else "DELETE", resource.path, resource.body if is_delete else None)
         if survives(lab, arm, kill_at, method, resource):
             return kill_at - 1
         lab.start()
@@ -233,7 +232,7 @@ def test_a_lab_that_is_killed_at_any_step_converges(mortal: ServedLab, arm: Path
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[ServedLab]:
-    with ServedLab(tmp_path / "home", "--look-seconds", "0.3") as lab:
+    with ServedLab(tmp_path / "home", "--look-seconds", "0.1") as lab:
         yield lab.start()
 
 
@@ -272,20 +271,6 @@ def _bytes(path: Path) -> bytes:
         return b""
 
 
-def lab_processes(lab: ServedLab) -> list[str]:
-    """Processes whose command line, environment or namespace is the lab's."""
-    own = str(lab.home).encode()
-    prefix = f"isthmus-lab-{lab.namespaces() and next(iter(lab.namespaces())).split('-')[2]}-".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        if int(path.name) == os.getpid():
-            continue
-        words = _bytes(path / "cmdline") + _bytes(path / "environ")
-        if own in words or (lab.namespaces() and prefix in words):
-            found.append(path.name)
-    return found
-
-
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_down_leaves_nothing(tmp_path: Path, is_killed: bool) -> None:
     before = snapshot()
@@ -293,10 +278,7 @@ def test_down_leaves_nothing(tmp_path: Path, is_killed: bool) -> None:
     with ServedLab(home) as lab:
         build(lab.start())
         during = snapshot()
-        server = subprocess.Popen(
-            [*(sys.executable, "-m", "isthmus.cli.main", "lab", "exec", "--home", str(home)), "provider-net", "--"]
-            + ["sleep", "600"]
-        )
+        server = subprocess.Popen([*lab.entering("provider-net"), "sleep", "600"])
         assert len(lab.namespaces()) == 4
         if is_killed:
             os.kill(lab.pid, signal.SIGKILL)
@@ -312,9 +294,7 @@ def test_down_leaves_nothing(tmp_path: Path, is_killed: bool) -> None:
         assert lab.wait() in {0, -signal.SIGKILL}
         assert lab.namespaces() == set()
         assert not home.exists()
-        assert not list(Path("/run/isthmus-lab").glob("*")) or not [
-            one for one in Path("/run/isthmus-lab").glob("*") if str(home) in one.name
-        ]
+        assert not list(Path("/run/isthmus-lab").glob(f"*-{removing.lab_id(home)}-*"))
     after = snapshot()
     assert {key: during[key] for key in during if key != "processes"} == {
         key: before[key] for key in before if key != "processes"
@@ -392,34 +372,38 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+def fill(file: Path) -> None:
+    """Leave not one block free."""
+    with suppress(OSError), file.open("wb", buffering=0) as filler:
+        while filler.write(b"x" * 512):
+            pass
+
+
 def test_a_full_disk_refuses_a_change_and_keeps_the_rest(small_disk: Path) -> None:
     home = small_disk / "home"
-    with ServedLab(home, "--look-seconds", "0.3") as lab:
+    with ServedLab(home, "--look-seconds", "0.1") as lab:
         scene = prepare(lab.start())
-        (
-            first,
-            *_,
-        ) = scene.resources()
-        lab.do("PUT", first.path, first.body)
         filler = small_disk / "filler"
-        with filler.open("wb") as file:
-            while True:
-                try:
-                    file.write(b"x" * 1024)
-                    file.flush()
-                except OSError:
-                    break
-        refused = lab.call("PUT", scene.path("customer", "virtualNetworks/late"), network("late", "10.9.0.0/16"))
-        networks = [one["name"] for one in lab.status()["networks"]]
-        filler.unlink()
-        lab.do("PUT", scene.path("customer", "virtualNetworks/late"), network("late", "10.9.0.0/16"))
+        fill(filler)
+
+        answers = {}
+        for number in range(1, 20):  # the journal's last block has room for some
+            name = f"n{number}"
+            answer = lab.call("PUT", scene.path("customer", f"virtualNetworks/{name}"), network(name, "10.9.0.0/16"))
+            answers[name] = answer.status_code
+            if answer.is_success:
+                with suppress(AssertionError):  # there may be no room for the operation's outcome
+                    lab.follow(answer)
+        kept = [name for name, status in answers.items() if status == 201]
+
+        assert set(answers.values()) == {201, 507}
+        assert [one["name"] for one in lab.status()["networks"]] == kept
         os.kill(lab.pid, signal.SIGKILL)
         lab.wait()
+        filler.unlink()
         lab.start()
-
-        assert refused.status_code == 507, refused.text
-        assert networks == ["provider-net"]
-        assert [one["name"] for one in lab.status()["networks"]] == ["provider-net", "late"]
+        assert [one["name"] for one in lab.status()["networks"]] == kept
+        lab.do("PUT", scene.path("customer", "virtualNetworks/late"), network("late", "10.9.0.0/16"))
         assert_converged(lab)
 
 
@@ -456,7 +440,7 @@ def test_flows_go_on_while_the_process_is_away(served: ServedLab, tmp_path: Path
         served.start()
         after = subprocess.run(curl, capture_output=True, text=True, check=False)
         assert [one.stdout for one in (before, without, after)] == ["hello"] * 3, (before, without, after)
-        assert served.status()["endpoints"][0]["connections"] == 3
+        assert served.status()["endpoints"][0]["connections"] >= 3, "what was counted before goes on being counted"
     finally:
         server.kill()
         server.wait()
