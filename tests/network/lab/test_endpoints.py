@@ -304,10 +304,37 @@ async def test_proxy_protocol_names_client_endpoint_and_link(packets: Packets, s
         expected = "0d0a0d0a000d0a515549540a" + "21110014" + "0a000004" + "0a000009" + "d431" + "0050" + "ee000501"
         assert answer["head"] == expected + link.to_bytes(4, "little").hex()
         assert client.ask(do="talk", name="a", size=2_000_000, seconds=3) == "echo"
-    # Revoked: what lives stops, and nothing new begins.
-    await packets.converge(Picture((*customers, provider), (), (its,), endpoints[1:]))
+    # Revoked: what lives stops, and nothing new begins; the other one goes on.
+    clients = [visit(1), visit(2)]
+    for client in clients:
+        client.ask(do="connect", name="live", to=ENDPOINT, port=80)
     pending = (replace(endpoints[0], is_approved=False), endpoints[1])
     await packets.converge(Picture((*customers, provider), (), (its,), pending))
+    assert clients[0].ask(do="talk", name="live", seconds=0.4) == "TimeoutError"
+    assert clients[0].ask(do="connect", name="b", to=ENDPOINT, port=80, seconds=0.4) == "TimeoutError"
+    assert clients[1].ask(do="talk", name="live") == "echo"
+    await packets.converge(Picture((*customers, provider), (), (its,), endpoints[1:]))
+    assert clients[1].ask(do="talk", name="live") == "echo"
+    assert await packets.nat_ports_used() == {its.key: 2}
+
+
+async def test_twenty_networks_and_fifty_endpoints(packets: Packets, serve: Make, visit: Make) -> None:
+    customers = [scenes.network(number, f"customer-{number}") for number in range(1, 20)]
+    provider = scenes.network(20, "provider")
+    its = scenes.service(1, provider)
+    many = [
+        scenes.endpoint(number, customers[0], its, address=str(IPv4Address("10.0.0.16") + number))
+        for number in range(50)
+    ]
+    others = [scenes.endpoint(50 + one.number, one, its) for one in customers[1:]]
+    began = time.monotonic()
+    await packets.start(Picture((*customers, provider), (), (its,), (*many, *others)))
+    assert time.monotonic() - began < 5
+    serve(20, f"{HOST}:8080", say="it")
     client = visit(1)
-    assert client.ask(do="connect", name="b", to=ENDPOINT, port=80, seconds=0.4) == "TimeoutError"
-    assert visit(2).ask(do="connect", name="b", to=ENDPOINT, port=80)["head"].endswith("07000000")
+    for one in many:
+        assert client.ask(do="connect", name="a", to=str(one.address), port=80)["is"] == "it"
+    for number in (2, 19):
+        assert visit(number).ask(do="connect", name="a", to=ENDPOINT, port=80)["is"] == "it"
+    counted = await packets.counters()
+    assert [counted[one.key].connections for one in many] == [1] * 50

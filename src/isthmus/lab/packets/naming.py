@@ -26,6 +26,8 @@ _STRING_BYTES: Final = 255
 _PUBLIC_TTL_SECONDS: Final = 10
 _DEFAULT_TTL_SECONDS: Final = 3600
 _CHAIN_LENGTH: Final = 8
+#: dnsmasq reads no longer lines, and starts with none that it cannot read: what does not fit is not answered.
+_LINE_BYTES: Final = 1025
 
 
 def public(names: Names) -> str:
@@ -42,7 +44,8 @@ def private(zones: Sequence[picture.Zone], public_names: Names, upstream: str) -
 
 
 def _text(lines: Sequence[str]) -> str:
-    return "\n".join(("no-resolv", "no-hosts", "no-poll", "cache-size=0", *lines, ""))
+    fitting = [line for line in lines if len(line) < _LINE_BYTES and "\0" not in line]
+    return "\n".join(("no-resolv", "no-hosts", "no-poll", "cache-size=0", *fitting, ""))
 
 
 class _Zones:
@@ -73,8 +76,10 @@ class _Zones:
                 # What it has no record of is not asked elsewhere: only a name that is missing is.
                 yield f"local=/{name}/"
             for record in records:
-                yield from _written(name, record)
-                if record.type == "CNAME":
+                if record.type != "CNAME":
+                    yield from _written(name, record)
+                elif not self._goes_in_circles(name):
+                    yield from _written(name, record)
                     known |= self._targets(record.values[0])
         for name in sorted(known):
             for address in self._public.get(name, ()):
@@ -91,6 +96,17 @@ class _Zones:
     def _falls_back(self, name: str) -> bool:
         zone = self._zone_of(name)
         return zone is not None and zone.falls_back
+
+    def _goes_in_circles(self, name: str) -> bool:
+        """Whether following aliases from ``name`` comes by a name twice, which dnsmasq refuses to begin with."""
+        seen: set[str] = set()
+        while name not in seen:
+            seen.add(name)
+            aliases = [one.values[0] for one in self._records.get(name, ()) if one.type == "CNAME"]
+            if not aliases:
+                return False
+            name = aliases[0].lower().rstrip(".")
+        return True
 
     def _targets(self, name: str) -> set[str]:
         """Public names at the end of a chain of CNAMEs; dnsmasq itself follows the rest."""
