@@ -23,7 +23,7 @@ PREFIX: Final = "ISTHMUS_LAB_"
 FILE_VARIABLE: Final = f"{PREFIX}CONFIG"
 
 #: What ``isthmus lab env`` sets under our prefix, as fields would be called.
-EXPORTED: Final = ("arm", "tenant", "provider_subscription", "customer_subscription")
+EXPORTED: Final = ("arm", "tenant", "client_id", "provider_subscription", "customer_subscription")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 

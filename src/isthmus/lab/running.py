@@ -56,6 +56,7 @@ class Served:
     identity_endpoint: str = ""
     identity_header: str = ""
     tenant: str = ""
+    client_id: str = ""
     provider_subscription: str = ""
     customer_subscription: str = ""
     authorities: str = ""
@@ -128,6 +129,7 @@ def environment(served: Served) -> dict[str, str]:
         "IDENTITY_ENDPOINT": served.identity_endpoint,
         "IDENTITY_HEADER": served.identity_header,
         "ISTHMUS_LAB_TENANT": served.tenant,
+        "ISTHMUS_LAB_CLIENT_ID": served.client_id,
         "ISTHMUS_LAB_PROVIDER_SUBSCRIPTION": served.provider_subscription,
         "ISTHMUS_LAB_CUSTOMER_SUBSCRIPTION": served.customer_subscription,
     }

@@ -270,7 +270,7 @@ class Lab:
         arm = _listener("port", config.port, kept.ports.get("arm", 0))
         tokens = _listener("identity_port", config.identity_port, kept.ports.get("identity", 0))
         url = f"https://{_LOOPBACK}:{arm.getsockname()[1]}"
-        issuer = Tokens(kept.tenancy, kept.signing_key, (url,))
+        issuer = Tokens(kept.tenancy, kept.signing_key, (url,), kept.identity_header)
         kinds = composing.registry(
             (*microsoft_network.KINDS, *private_dns.KINDS),
             (*microsoft_network.VIRTUALS, *private_dns.VIRTUALS),
@@ -303,6 +303,7 @@ class Lab:
             identity_endpoint=f"http://{_LOOPBACK}:{tokens.getsockname()[1]}/msi/token",
             identity_header=kept.identity_header,
             tenant=kept.tenancy.tenant_id,
+            client_id=kept.tenancy.client_id,
             provider_subscription=provider.id,
             customer_subscription=customer.id,
             authorities=str(bundle),

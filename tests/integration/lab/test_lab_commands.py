@@ -63,6 +63,19 @@ def get(env: dict[str, str], path: str) -> httpx.Response:
     return httpx.get(f"{env['ISTHMUS_LAB_ARM']}{path}", headers=headers, verify=tls)
 
 
+def signed_in(env: dict[str, str]) -> int:
+    """The status of a token for a client that has no managed identity, as Terraform asks for one."""
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": env["ISTHMUS_LAB_CLIENT_ID"],
+        "client_secret": env["IDENTITY_HEADER"],
+        "scope": f"{env['ISTHMUS_LAB_ARM']}/.default",
+    }
+    tls = ssl.create_default_context(cafile=env["SSL_CERT_FILE"])
+    url = f"{env['ISTHMUS_LAB_ARM']}/{env['ISTHMUS_LAB_TENANT']}/oauth2/v2.0/token"
+    return httpx.post(url, data=form, verify=tls).status_code
+
+
 def test_up_serves_until_down_and_leaves_nothing(run: Run, home: Path) -> None:
     started = run("up", "--without-packets")
     again = run("up", "--without-packets")
@@ -79,6 +92,7 @@ def test_up_serves_until_down_and_leaves_nothing(run: Run, home: Path) -> None:
         env["ISTHMUS_LAB_CUSTOMER_SUBSCRIPTION"],
     }
     assert {one["tenantId"] for one in subscriptions} == {env["ISTHMUS_LAB_TENANT"]}
+    assert signed_in(env) == 200
 
     run("down")
     assert not home.exists()
