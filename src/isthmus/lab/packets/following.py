@@ -78,7 +78,7 @@ class Packets:
             self._picture(wanted)
             repairs = await self._repair()
             await namespaces.within(self._fabric, self._forget_closed)
-            return [] if was_empty else repairs
+            return [] if was_empty else _told(repairs)
 
     async def converge(self, wanted: picture.Picture) -> None:
         """Make the machine look like ``wanted``, and return when it does. Raises PacketsError."""
@@ -100,7 +100,7 @@ class Packets:
         Raises PacketsError.
         """
         async with self._turn:
-            return await self._repair()
+            return _told(await self._repair())
 
     async def close(self) -> None:
         """End the lab's programs here. Namespaces and flows stay, for the next ``start``."""
@@ -166,8 +166,6 @@ class Packets:
         ]
         await self._take(before, steps)
         self._write_name_servers()
-        for words in repairs:
-            log.warning("repaired", what=words)
         return repairs
 
     async def _approach(self) -> None:
@@ -245,6 +243,12 @@ def remove(lab: LabId) -> None:
     PacketsError.
     """
     namespaces.remove(namespaces.of_lab(lab))
+
+
+def _told(repairs: list[str]) -> list[str]:
+    for words in repairs:
+        log.warning("repaired", what=words)
+    return repairs
 
 
 def _sides(machine: Machine, fabric_name: str) -> frozenset[int]:
