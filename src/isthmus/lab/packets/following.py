@@ -97,8 +97,19 @@ class Packets:
     async def look(self) -> list[str]:
         """Compare the machine with what it should look like, and repair it; what was repaired, in words.
 
-        Raises PacketsError.
+        Looking holds up nothing: what changes meanwhile is looked at the next time. Raises PacketsError.
         """
+        wanted = self._actual
+        if wanted is not None:
+            try:
+                seen = await observing.observe(self._lab, wanted)
+            except PacketsError:
+                seen = Machine()  # it changed under our eyes
+            if self._actual is not wanted:
+                return []
+            if not planning.steps(seen, wanted) and not self._ended():
+                self._write_name_servers()
+                return []
         async with self._turn:
             return _told(await self._repair())
 
@@ -159,14 +170,16 @@ class Packets:
     async def _repair(self) -> list[str]:
         before = await self._observe()
         steps = planning.steps(before, self._wanted, self._tallies)
-        repairs = [
-            *(words for step in steps for words in step.repairs),
-            *(f"started the resolver of {name} again" for name in self._resolvers.ended() if name in before.namespaces),
-            *(("started the relay again",) if self._relays.has_ended else ()),
-        ]
+        repairs = [words for step in steps for words in step.repairs] + self._ended(before)
         await self._take(before, steps)
         self._write_name_servers()
         return repairs
+
+    def _ended(self, there: Machine | None = None) -> list[str]:
+        """Programs that are not there any more, in words; those of namespaces that are not ``there`` do not count."""
+        names = [name for name in self._resolvers.ended() if there is None or name in there.namespaces]
+        repairs = [f"started the resolver of {name} again" for name in names]
+        return [*repairs, "started the relay again"] if self._relays.has_ended else repairs
 
     async def _approach(self) -> None:
         before, self._actual = self._actual, None
