@@ -160,14 +160,16 @@ class Lab:
 
         Raises PacketsError.
         """
-        if self._packets is None:
-            return
+        if self._packets is not None:
+            await self._follow(self._packets)
+
+    async def _follow(self, packets: Packets) -> None:
         async with self._turn:
             world = self._store.world
             if self._followed is world:
                 return
             with self._condition():
-                await self._packets.converge(picturing.picture(world))
+                await packets.converge(picturing.picture(world))
                 self._followed = world
 
     async def look_after(self) -> None:
@@ -180,13 +182,9 @@ class Lab:
                 await self._look(self._packets)
 
     async def _look(self, packets: Packets) -> None:
-        async with self._turn:
-            world = self._store.world
-            with self._condition():
-                if self._followed is not world:
-                    await packets.converge(picturing.picture(world))
-                    self._followed = world
-                self._note_repairs(await packets.look())
+        await self._follow(packets)
+        with self._condition():  # not in turn: a change need not wait for a look
+            self._note_repairs(await packets.look())
 
     def _condition(self) -> "_Behind":
         return _Behind(self.health)
