@@ -100,6 +100,15 @@ class Conditional(Protocol):
 
 
 @runtime_checkable
+class Decided(Protocol):
+    """What a kind of style NETWORK may have besides: its writes are decisions that clients do not poll, so they are
+    answered when the packets follow, or after as long as an operation's status is held.
+    """
+
+    is_decision: bool
+
+
+@runtime_checkable
 class Mixed(Protocol):
     """What a kind may have besides: resources that follow from others and have no documents of their own."""
 

@@ -25,7 +25,7 @@ from isthmus.lab.documents import Change, Document, ProvisioningState, World
 from isthmus.lab.errors import ArmError, Refusal
 from isthmus.lab.identity import Tokens
 from isthmus.lab.ids import ResourceId
-from isthmus.lab.kinds import Caller, Kind, Mixed, Style
+from isthmus.lab.kinds import Caller, Decided, Kind, Mixed, Style
 from isthmus.lab.store import Draft, Store
 from isthmus.lab.tenancy import Tenancy
 
@@ -385,6 +385,8 @@ class Engine:
                     "Azure-AsyncOperation": operation.status_url(call.origin),
                     "Retry-After": str(operations.RETRY_SECONDS),
                 }
+                if isinstance(kind, Decided):
+                    await self._clock.wait(operation.ended, self.config.hold_seconds)
                 return Answer(status, shown, headers | _notification(kind))
             case Style.PRIVATE_DNS:
                 operation = self._operation(kind, document.id, "Upsert", rules.location_of(draft, document), caller)

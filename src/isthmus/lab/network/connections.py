@@ -68,6 +68,7 @@ class Connections:
     name = KIND
     style = Style.NETWORK
     is_tracked = False
+    is_decision = True
 
     def write(self, change: Change, id: ResourceId, body: Json, before: Document | None, caller: Caller) -> Document:
         """PUT: a decision about a connection that an endpoint asked for."""

@@ -18,6 +18,11 @@ GROUP = "rg"
 HERE = "westeurope"
 
 
+async def slowly(_change: object) -> None:
+    """Packets that take their time."""
+    await asyncio.sleep(0.05)
+
+
 @pytest.fixture
 def lab(new_lab: Callable[..., FakeLab]) -> FakeLab:
     lab = new_lab(
@@ -25,6 +30,7 @@ def lab(new_lab: Callable[..., FakeLab]) -> FakeLab:
         *private_dns.KINDS,
         virtuals=[*network.VIRTUALS, *private_dns.VIRTUALS],
         actions=network.ACTIONS,
+        settle=slowly,
     )
     for subscription in (lab.provider, lab.customer):
         with lab.client(ResourceManagementClient, subscription) as resources:
@@ -361,6 +367,21 @@ def test_endpoints_and_connections(provider: NetworkManagementClient, customer: 
     ]
     by_group = customer.available_private_endpoint_types.list_by_resource_group(HERE, GROUP)
     assert names(by_group) == ["Microsoft.Network.privateLinkServices"]
+
+
+def test_decisions_need_not_be_waited_for(provider: NetworkManagementClient, customer: NetworkManagementClient) -> None:
+    """The SDK's operation is a synchronous one, so the next decision may follow at once."""
+    service = make_service(provider)
+    subnet = make_network(customer).properties.subnets[0].id
+    for name in ("one", "other"):
+        body = endpoint_body(subnet, service.properties.alias)
+        done(customer.private_endpoints.begin_create_or_update(GROUP, name, body))
+    services = provider.private_link_services
+    state = {"properties": {"privateLinkServiceConnectionState": {"status": "Approved", "description": "welcome"}}}
+    for connection in services.list_private_endpoint_connections(GROUP, "svc"):
+        services.update_private_endpoint_connection(GROUP, "svc", connection.name, state)
+    approved = services.list_private_endpoint_connections(GROUP, "svc")
+    assert [one.properties.private_link_service_connection_state.status for one in approved] == ["Approved"] * 2
 
 
 def test_zone_groups(lab: FakeLab, provider: NetworkManagementClient, customer: NetworkManagementClient) -> None:
