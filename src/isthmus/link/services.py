@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from typing import Final
 
 from isthmus.link.states import ConnectionState
 
 #: Every subscription may see the service.
-EVERYBODY = "*"
+EVERYBODY: Final = "*"
+
+#: Azure subscription and service limits, "Private Link".
+MAX_NAT_ADDRESSES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,7 @@ class ServiceSpec:
     """
 
     service_id: str
+    cluster_id: str
     location: str
     frontend_id: str
     nat_subnet_id: str
@@ -37,20 +42,38 @@ class Connection:
     message: str
     link_id: int | None
     location: str = ""
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """What a link service is. ``problem`` is the cloud's word if its last operation failed."""
+    """What a link service is.
+
+    ``owner`` is the cluster that our tag names, empty for a service of somebody else's. ``is_settled`` is false while
+    the cloud still works on it; ``problem`` is the cloud's word when its last operation failed.
+    """
 
     service_id: str
     alias: str
-    is_ready: bool
-    nat_addresses: tuple[IPv4Address, ...]
+    location: str
     frontend_id: str
+    nat_subnet_id: str
+    nat_addresses: tuple[IPv4Address, ...]
     visible_to: tuple[str, ...]
     approved_at_once: tuple[str, ...]
     has_proxy_protocol: bool
-    connections: tuple[Connection, ...] = ()
+    owner: str = ""
+    is_settled: bool = True
     problem: str = ""
+    connections: tuple[Connection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderStatus:
+    """All that a plan for a link service begins with.
+
+    ``has_subnet_policies``: the NAT subnet still has the policies that keep link services out.
+    """
+
+    is_registered: bool
+    has_subnet_policies: bool
+    service: ServiceStatus | None

@@ -1,0 +1,1 @@
+"""Azure, and whatever speaks its resource manager's API."""
