@@ -30,8 +30,10 @@ from isthmus.deployment import databases
 
 DEPLOYMENT_ID = "dtest234"
 ADMIN_TOKEN = "the-admin-token-of-the-tests"
-#: Requests that come from here may say whose they are.
+#: Requests that come from here may say whose they are, and through which link they came.
 PROXY = "127.0.0.9"
+#: A proxy that hands on whatever Isthmus-Link-Id a client wrote.
+PLAIN_PROXY = "127.0.0.10"
 SETTINGS = {
     "HEARTBEAT_SECONDS": "1",
     "LEASE_SECONDS": "4",
@@ -40,7 +42,8 @@ SETTINGS = {
     "TOKEN_LIMIT": "200",
     "ALLOWED_CONNECTIONS": "public_*",
     "ALLOWED_VARIABLES": "shared_*",
-    "TRUSTED_PROXIES": f"{PROXY}/32",
+    "TRUSTED_PROXIES": f"{PROXY}/32, {PLAIN_PROXY}/32",
+    "LINK_INGRESSES": f"{PROXY}/32",
     "MAX_BODY_BYTES": "262144",
     "MAX_EXECUTION_BODY_BYTES": "131072",
     "LISTEN_HOST": "::",
@@ -230,8 +233,8 @@ class Api:
         return self.log.read_text().splitlines()
 
     def allow(self, *ranges: str) -> None:
-        """Put an allow list in force."""
-        response = self.admin().put("/admin/v1/allow-list", json={"ranges": list(ranges)})
+        """Put an allow list in force, whoever it shuts out."""
+        response = self.admin().put("/admin/v1/allow-list", json={"ranges": list(ranges), "force": True})
         assert response.status_code == 200, response.text
 
 

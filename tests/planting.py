@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from isthmus.deployment import databases, tables
+from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.pooling import Pool
 from isthmus.deployment.roster import Enrolment
 from isthmus.deployment.tokens import Token
@@ -77,7 +78,7 @@ def enrolment(name: str = "agent-1", **changes: Any) -> Enrolment:
         "slots": 4,
         "versions": {"isthmus": "0.1.0", "python": "3.11"},
         "labels": {},
-        "address": "192.0.2.7",
+        "arrival": Arrival("192.0.2.7"),
     }
     return Enrolment(**{**values, **changes})
 

@@ -11,18 +11,28 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from isthmus.wire import admin, agents, frames, problems, workloads
+from isthmus.wire import admin, agents, frames, probes, problems, workloads
 from isthmus.wire.bodies import Request, Response
 
 GOLDEN = Path(__file__).parent / "golden"
 BODIES: dict[str, type[Request] | type[Response]] = {
     name: body
-    for module in (agents, workloads, admin, problems, frames)
+    for module in (agents, workloads, admin, probes, problems, frames)
     for name, body in vars(module).items()
     if inspect.isclass(body) and issubclass(body, Request | Response) and body.__module__ == module.__name__
 }
 #: Parts of other bodies, shown in theirs.
-PARTS = {"AgentWarning", "ExecutionDetail", "FieldProblem", "HeldLease", "LeaseReference", "LeasedWorkload"} | {
+PARTS = {
+    "AgentPlace",
+    "AgentWarning",
+    "ExecutionDetail",
+    "FieldProblem",
+    "HeldLease",
+    "LeaseReference",
+    "LeasedWorkload",
+} | {
+    "ProbedAgent",
+    "ProbeRow",
     "SettledLease",
     "Settlement",
     "StartedLease",

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
 
+from isthmus.deployment import ranges
 from isthmus.kit import settings
 from isthmus.kit.errors import ConfigError
 from isthmus.kit.settings import setting
@@ -28,6 +29,9 @@ from isthmus.wire.workloads import MAX_CLAIM_WAIT_SECONDS
 SECTION: Final = "isthmus"
 #: How Airflow reads a key of the section from the environment.
 ENVIRONMENT_PREFIX: Final = "AIRFLOW__ISTHMUS__"
+
+#: No address of anybody's, where an empty list of ranges would stand for all.
+_NOBODY: Final = (IPv4Network("0.0.0.0/32"),)
 
 OptionType = Literal["string", "integer", "float", "boolean"]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -105,6 +109,12 @@ class DeploymentConfig:
         default=(),
         why="None: anybody else could claim any address.",
     )
+    link_ingresses: tuple[IPv4Network | IPv6Network, ...] = setting(
+        "Those of trusted_proxies that set or remove Isthmus-Link-Id on every request, separated by commas, as in "
+        "10.20.0.0/16. By that header the ingress says through which private link a request came.",
+        default=(),
+        why="None: a proxy that does not know the header would pass on what a stranger wrote into it.",
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = setting(
         "The largest request body of the agent and admin APIs.",
         default=1024 * 1024,
@@ -164,6 +174,8 @@ class DeploymentConfig:
             raise ValueError("running_lease_seconds must be at least lease_seconds")
         if (self.tls_certificate is None) != (self.tls_private_key is None):
             raise ValueError("tls_certificate and tls_private_key are set together or not at all")
+        if self.link_ingresses and not ranges.covers(self.trusted_proxies or _NOBODY, self.link_ingresses):
+            raise ValueError("link_ingresses must be among trusted_proxies")
         if self.listen_port and self.listen_port == self.admin_port:
             raise ValueError("listen_port and admin_port must differ")
 
@@ -211,6 +223,7 @@ _EXAMPLES: Final = {
     "allowed_connections": "public_*, warehouse_readonly",
     "allowed_variables": "shared_*",
     "trusted_proxies": "10.20.0.0/16, fd00:20::/64",
+    "link_ingresses": "10.20.0.0/16",
     "tls_certificate": "/etc/isthmus/tls.crt",
     "tls_private_key": "/etc/isthmus/tls.key",
     "admin_token_file": "/etc/isthmus/admin-token",

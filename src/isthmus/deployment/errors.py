@@ -39,12 +39,15 @@ DATABASE_FAULTS: Final[tuple[type[BaseException], ...]] = (
 class PlaneRefusedError(RefusedError):
     """The plane refuses; ``problem`` is the code on the wire and ``detail`` what is special about this occurrence."""
 
-    def __init__(self, problem: Code, detail: str = "", *, source_address: str | None = None) -> None:
+    def __init__(
+        self, problem: Code, detail: str = "", *, source_address: str | None = None, link_id: int | None = None
+    ) -> None:
         meaning = MEANINGS[problem]
         super().__init__(detail or meaning.title, code=problem.value, hint=meaning.hint)
         self.problem = problem
         self.detail = detail
         self.source_address = source_address
+        self.link_id = link_id
 
 
 class DatabaseError(TemporaryError):

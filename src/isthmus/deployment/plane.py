@@ -56,7 +56,7 @@ def assemble(config: DeploymentConfig, pool: Pool, listen_url: str, *, clock: Cl
     """The parts of a plane, wired to each other; nothing runs yet."""
     times = LeaseTimes(config.lease_seconds, config.running_lease_seconds)
     tokens = TokenBook(pool, config.deployment_id, limit=config.token_limit, clock=clock)
-    allow_list = AllowList(pool)
+    allow_list = AllowList(pool, heartbeat_seconds=config.heartbeat_seconds)
     roster = Roster(pool, tokens, times, heartbeat_seconds=config.heartbeat_seconds, clock=clock)
     dispatcher = Dispatcher(pool, times, clock=clock)
     listener = Listener(pool, listen_url, clock=clock)

@@ -2,17 +2,20 @@
 
 # ruff: noqa: S608 - values are parameters; what is put into the text are constants of ours.
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.errors import PlaneRefusedError, translated
 from isthmus.deployment.pooling import Database, Record
+from isthmus.deployment.restricting import Place
 from isthmus.deployment.roster import HEALTHY_HEARTBEATS
 from isthmus.wire.admin import AgentHealth, WorkloadState
 from isthmus.wire.agents import Phase
-from isthmus.wire.names import Kind, Role
+from isthmus.wire.names import Kind, PathKind, Role
 from isthmus.wire.problems import Code
 
 
@@ -35,9 +38,12 @@ class AgentRow:
     warnings: tuple[dict[str, Any], ...]
     probe_report: dict[str, Any] | None
     token_id: str
-    address: str | None
+    arrival: Arrival
+    path_since: datetime | None
     enrolled_at: datetime
     last_heartbeat_at: datetime | None
+    probes_order: dict[str, Any] | None
+    probe_reported_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class Counts:
     agents_healthy: int
     agents_unhealthy: int
     agents_left: int
+    healthy_by_path: dict[PathKind, int]
     slots: int
     slots_used: int
     workloads_queued: int
@@ -97,7 +104,8 @@ class Counts:
 
 _AGENT_COLUMNS: Final = f"""
     a.id, a.name, a.role, a.phase, a.cordoned, a.draining, a.queues, a.slots, a.slots_used, a.versions, a.labels,
-    a.warnings, a.probe_report, a.token_id, a.address, a.enrolled_at, a.last_heartbeat_at,
+    a.warnings, a.probe_report, a.probe_reported_at, a.probes_order, a.token_id, a.address, a.path, a.link_id,
+    a.path_since, a.enrolled_at, a.last_heartbeat_at, extract(epoch FROM now() - a.last_heartbeat_at)::float AS silent,
     CASE WHEN a.phase = 'left' THEN 'left'
          WHEN coalesce(a.last_heartbeat_at, a.enrolled_at)
               > now() - {HEALTHY_HEARTBEATS} * $1::float * interval '1 second' THEN 'healthy'
@@ -108,6 +116,14 @@ _AGENTS: Final = f"""
 SELECT {_AGENT_COLUMNS} FROM isthmus_agent AS a
 WHERE ($2::text IS NULL OR a.name > $2) AND ($3::text IS NULL OR a.role = $3) AND ($5::text IS NULL OR a.name = $5)
 ORDER BY a.name LIMIT $4
+"""
+
+_PLACES: Final = f"SELECT {_AGENT_COLUMNS} FROM isthmus_agent AS a WHERE a.phase <> 'left' ORDER BY a.name"
+
+# Rotation makes a chain of tokens; an agent keeps the one that it enrolled with.
+_OF_TOKENS: Final = f"""
+SELECT {_AGENT_COLUMNS} FROM isthmus_agent AS a WHERE a.token_id = ANY($2::text[])
+ORDER BY a.last_heartbeat_at DESC NULLS LAST LIMIT $3
 """
 
 _AGENT: Final = f"SELECT {_AGENT_COLUMNS} FROM isthmus_agent AS a WHERE a.id = $2"
@@ -133,9 +149,9 @@ WHERE w.id = $1
 """
 
 _COUNT_AGENTS: Final = f"""
-SELECT health, count(*) AS agents, sum(slots) AS slots, sum(slots_used) AS slots_used
+SELECT health, path, count(*) AS agents, sum(slots) AS slots, sum(slots_used) AS slots_used
 FROM (SELECT {_AGENT_COLUMNS} FROM isthmus_agent AS a) AS seen
-GROUP BY health
+GROUP BY health, path
 """
 
 _COUNT_QUEUED: Final = """
@@ -169,6 +185,25 @@ async def agent(database: Database, agent_id: UUID, *, heartbeat_seconds: float)
     if row is None:
         raise PlaneRefusedError(Code.AGENT_UNKNOWN)
     return _agent(row)
+
+
+async def places(database: Database, *, heartbeat_seconds: float) -> list[Place]:
+    """Where all agents that have not left were last seen, by name."""
+    with translated():
+        rows = await database.fetch(_PLACES, heartbeat_seconds)
+    return [
+        Place(row["id"], row["name"], AgentHealth(row["health"]), _arrival(row), row["last_heartbeat_at"])
+        for row in rows
+    ]
+
+
+async def agents_of(
+    database: Database, token_ids: Iterable[str], *, heartbeat_seconds: float, limit: int
+) -> list[tuple[AgentRow, float | None]]:
+    """The agents that enrolled with one of the tokens, the last heard first, and the seconds of silence of each."""
+    with translated():
+        rows = await database.fetch(_OF_TOKENS, heartbeat_seconds, list(token_ids), limit)
+    return [(_agent(row), row["silent"]) for row in rows]
 
 
 async def workloads(
@@ -207,16 +242,17 @@ async def workload(database: Database, workload_id: UUID) -> tuple[WorkloadRow, 
 async def counts(database: Database, *, heartbeat_seconds: float) -> Counts:
     """How the deployment is doing."""
     with translated():
-        by_health = {row["health"]: row for row in await database.fetch(_COUNT_AGENTS, heartbeat_seconds)}
+        counted = await database.fetch(_COUNT_AGENTS, heartbeat_seconds)
         queued = await database.fetch(_COUNT_QUEUED)
         active = await database.fetchval(_COUNT_ACTIVE)
-    healthy = by_health.get(AgentHealth.HEALTHY)
+    healthy = [row for row in counted if row["health"] == AgentHealth.HEALTHY]
     return Counts(
-        agents_healthy=healthy["agents"] if healthy else 0,
-        agents_unhealthy=by_health[AgentHealth.UNHEALTHY]["agents"] if AgentHealth.UNHEALTHY in by_health else 0,
-        agents_left=by_health[AgentHealth.LEFT]["agents"] if AgentHealth.LEFT in by_health else 0,
-        slots=healthy["slots"] if healthy else 0,
-        slots_used=healthy["slots_used"] if healthy else 0,
+        agents_healthy=sum(row["agents"] for row in healthy),
+        agents_unhealthy=sum(row["agents"] for row in counted if row["health"] == AgentHealth.UNHEALTHY),
+        agents_left=sum(row["agents"] for row in counted if row["health"] == AgentHealth.LEFT),
+        healthy_by_path={PathKind(row["path"]): row["agents"] for row in healthy},
+        slots=sum(row["slots"] for row in healthy),
+        slots_used=sum(row["slots_used"] for row in healthy),
         workloads_queued=sum(row["workloads"] for row in queued),
         workloads_active=active,
         queued_by_queue={row["queue"]: row["workloads"] for row in queued},
@@ -258,10 +294,18 @@ def _agent(row: Record) -> AgentRow:
         warnings=tuple(row["warnings"]),
         probe_report=row["probe_report"],
         token_id=row["token_id"],
-        address=None if row["address"] is None else str(row["address"]),
+        arrival=_arrival(row),
+        path_since=row["path_since"],
         enrolled_at=row["enrolled_at"],
         last_heartbeat_at=row["last_heartbeat_at"],
+        probes_order=row["probes_order"],
+        probe_reported_at=row["probe_reported_at"],
     )
+
+
+def _arrival(row: Record) -> Arrival:
+    address = None if row["address"] is None else str(row["address"])
+    return Arrival(address, PathKind(row["path"]), row["link_id"])
 
 
 def _workload(row: Record) -> WorkloadRow:

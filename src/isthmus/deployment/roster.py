@@ -20,7 +20,8 @@ from uuid import UUID
 
 import structlog
 
-from isthmus.deployment import leasing
+from isthmus.deployment import arrivals, leasing
+from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.errors import DatabaseError, PlaneRefusedError, translated
 from isthmus.deployment.leasing import Lease, LeaseTimes
 from isthmus.deployment.pooling import Connection, Pool, Record, inet_text, json_text
@@ -56,12 +57,12 @@ class Enrolment:
     slots: int
     versions: Mapping[str, str | None]
     labels: Mapping[str, str]
-    address: str | None = None
+    arrival: Arrival = arrivals.NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An enrolled agent, as far as requests need it."""
+    """An enrolled agent, as far as requests need it. ``probes`` is the order whose report is awaited."""
 
     agent_id: UUID
     name: str
@@ -73,6 +74,7 @@ class Agent:
     phase: Phase = Phase.READY
     cordoned: bool = False
     draining: bool = False
+    probes: Mapping[str, Any] | None = None
 
     @property
     def admits_work(self) -> bool:
@@ -82,14 +84,18 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One heartbeat. ``warnings`` and ``probe_report`` are JSON values; None keeps the last probe report."""
+    """One heartbeat. ``warnings`` and ``probe_report`` are JSON values; None keeps the last probe report.
+
+    ``order_id`` is the order that the report answers; None for a report that the agent makes by itself.
+    """
 
     phase: Phase = Phase.READY
     slots_used: int = 0
     leases: tuple[Lease, ...] = ()
     warnings: Sequence[Mapping[str, Any]] = ()
     probe_report: Mapping[str, Any] | None = None
-    address: str | None = None
+    order_id: UUID | None = None
+    arrival: Arrival = arrivals.NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,7 @@ class Commands:
     drain: bool = False
     cancel: tuple[Lease, ...] = ()
     lost: tuple[Lease, ...] = ()
+    probes: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +129,7 @@ class _Known:
     lost: frozenset[Lease] = frozenset()
 
 
-_COLUMNS: Final = "id, name, role, instance_id, token_id, queues, slots, phase, cordoned, draining"
+_COLUMNS: Final = "id, name, role, instance_id, token_id, queues, slots, phase, cordoned, draining, probes_order"
 
 _FIND_BY_NAME: Final = f"""
 SELECT {_COLUMNS}, coalesce(last_heartbeat_at, enrolled_at) > now() - $2 * interval '1 second' AS recent
@@ -131,8 +138,10 @@ FROM isthmus_agent WHERE name = $1 FOR UPDATE
 
 _INSERT: Final = f"""
 INSERT INTO isthmus_agent
-    (id, name, role, instance_id, token_id, queues, slots, versions, labels, address, last_heartbeat_at)
-VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7, $8::text::jsonb, $9::text::jsonb, $10::text::inet, now())
+    (id, name, role, instance_id, token_id, queues, slots, versions, labels, address, path, link_id, path_since,
+     last_heartbeat_at)
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7, $8::text::jsonb, $9::text::jsonb, $10::text::inet, $11, $12, now(),
+    now())
 ON CONFLICT (name) DO NOTHING
 RETURNING {_COLUMNS}
 """
@@ -141,7 +150,10 @@ RETURNING {_COLUMNS}
 _REPLACE: Final = f"""
 UPDATE isthmus_agent
 SET role = $3, token_id = $5, queues = $6::text::jsonb, slots = $7, versions = $8::text::jsonb,
-    labels = $9::text::jsonb, address = $10::text::inet, last_heartbeat_at = now(), phase = 'ready',
+    labels = $9::text::jsonb, address = $10::text::inet, path = $11, link_id = $12,
+    path_since = CASE WHEN path_since IS NULL OR (path, link_id) IS DISTINCT FROM ($11, $12::bigint) THEN now()
+                      ELSE path_since END,
+    last_heartbeat_at = now(), phase = 'ready',
     draining = draining AND instance_id = $4,
     enrolled_at = CASE WHEN instance_id = $4 THEN enrolled_at ELSE now() END,
     slots_used = CASE WHEN instance_id = $4 THEN slots_used ELSE 0 END,
@@ -155,12 +167,19 @@ RETURNING {_COLUMNS}
 _WRITE_BEATS: Final = """
 UPDATE isthmus_agent AS a
 SET phase = b.phase, slots_used = b.slots_used, warnings = b.warnings::jsonb,
-    probe_report = coalesce(b.probe_report::jsonb, a.probe_report), address = coalesce(b.address::inet, a.address),
+    probe_report = coalesce(b.probe_report::jsonb, a.probe_report),
+    probe_reported_at = CASE WHEN b.probe_report IS NULL THEN a.probe_reported_at ELSE now() END,
+    probes_order = CASE WHEN (a.probes_order->>'order_id')::uuid IS NOT DISTINCT FROM b.order_id THEN NULL
+                        ELSE a.probes_order END,
+    address = coalesce(b.address::inet, a.address), path = b.path, link_id = b.link_id,
+    path_since = CASE WHEN a.path_since IS NULL OR (a.path, a.link_id) IS DISTINCT FROM (b.path, b.link_id) THEN now()
+                      ELSE a.path_since END,
     last_heartbeat_at = now()
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[])
-    AS b(id, instance_id, phase, slots_used, warnings, probe_report, address)
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::text[],
+            $10::bigint[])
+    AS b(id, instance_id, phase, slots_used, warnings, probe_report, address, order_id, path, link_id)
 WHERE a.id = b.id AND a.instance_id = b.instance_id
-RETURNING a.id, a.cordoned, a.draining
+RETURNING a.id, a.cordoned, a.draining, a.probes_order
 """
 
 _WRITE_USES: Final = """
@@ -176,7 +195,9 @@ SELECT agent_id, id, fence FROM isthmus_workload
 WHERE cancel_requested AND state IN ('leased', 'running') AND agent_id IS NOT NULL
 """
 
-_FLAGS: Final = "SELECT id, instance_id, phase, cordoned, draining FROM isthmus_agent WHERE id = ANY($1::uuid[])"
+_FLAGS: Final = """
+SELECT id, instance_id, phase, cordoned, draining, probes_order FROM isthmus_agent WHERE id = ANY($1::uuid[])
+"""
 
 
 class Roster:
@@ -258,7 +279,7 @@ class Roster:
         known.seen_at = self._clock.monotonic()
         before = self._gathered.get(agent.agent_id)
         if before is not None and beat.probe_report is None:
-            beat = dataclasses.replace(beat, probe_report=before[1].probe_report)
+            beat = dataclasses.replace(beat, probe_report=before[1].probe_report, order_id=before[1].order_id)
         self._gathered[agent.agent_id] = (known.agent, beat)
         if beat.phase is not known.agent.phase:
             known.agent = dataclasses.replace(known.agent, phase=beat.phase)
@@ -269,6 +290,7 @@ class Roster:
             drain=known.agent.draining,
             cancel=self._cancels.get(agent.agent_id, ()),
             lost=tuple(lease for lease in beat.leases if lease in known.lost),
+            probes=known.agent.probes,
         )
 
     async def flush(self) -> Flushed:
@@ -302,7 +324,7 @@ class Roster:
             if row is None or row["instance_id"] != known.agent.instance_id:
                 self._drop(agent_id)
             else:
-                self._put_flags(known, cordoned=row["cordoned"], draining=row["draining"])
+                self._put_flags(known, row)
         self._put_cancels(cancelling)
 
     def refresh(self) -> None:
@@ -348,7 +370,9 @@ class Roster:
             enrolment.slots,
             json_text(dict(enrolment.versions)),
             json_text(dict(enrolment.labels)),
-            inet_text(enrolment.address),
+            inet_text(enrolment.arrival.address),
+            enrolment.arrival.path.value,
+            enrolment.arrival.link_id,
         )
         while True:
             present = await connection.fetchrow(_FIND_BY_NAME, enrolment.name, self._healthy_seconds)
@@ -427,7 +451,10 @@ class Roster:
             [beat.slots_used for beat in beats],
             [json_text(list(beat.warnings)) for beat in beats],
             [None if beat.probe_report is None else json_text(beat.probe_report) for beat in beats],
-            [inet_text(beat.address) for beat in beats],
+            [inet_text(beat.arrival.address) for beat in beats],
+            [beat.order_id for beat in beats],
+            [beat.arrival.path.value for beat in beats],
+            [beat.arrival.link_id for beat in beats],
         )
         written = {row["id"]: row for row in rows}
         for agent_id, (agent, _) in ordered:
@@ -438,7 +465,7 @@ class Roster:
             if row is None:  # removed, or replaced at another process
                 self._drop(agent_id)
             else:
-                self._put_flags(known, cordoned=row["cordoned"], draining=row["draining"])
+                self._put_flags(known, row)
 
     async def _extend(self, connection: Connection, gathered: dict[UUID, tuple[Agent, Beat]]) -> tuple[int, int]:
         reported = {
@@ -455,11 +482,15 @@ class Roster:
                 known.lost = frozenset(lost.get(agent_id, ()))
         return len(held), len(reported) - len(held)
 
-    def _put_flags(self, known: _Known, *, cordoned: bool, draining: bool) -> None:
-        if (known.agent.cordoned, known.agent.draining) == (cordoned, draining):
+    def _put_flags(self, known: _Known, row: Record) -> None:
+        agent = known.agent
+        current = dataclasses.replace(
+            agent, cordoned=row["cordoned"], draining=row["draining"], probes=row["probes_order"]
+        )
+        if current == agent:
             return
-        known.agent = dataclasses.replace(known.agent, cordoned=cordoned, draining=draining)
-        if not known.agent.admits_work:
+        known.agent = current
+        if (agent.cordoned, agent.draining) != (current.cordoned, current.draining) and not current.admits_work:
             self._withdraw(known.agent.agent_id)
 
     def _put_cancels(self, rows: list[Record]) -> None:
@@ -501,4 +532,5 @@ def _agent(row: Record) -> Agent:
         phase=Phase(row["phase"]),
         cordoned=row["cordoned"],
         draining=row["draining"],
+        probes=row["probes_order"],
     )

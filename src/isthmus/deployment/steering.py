@@ -5,12 +5,13 @@ Each change notifies the agents channel in its transaction, so that the next hea
 
 # ruff: noqa: S608 - values are parameters; what is put into the text are constants of ours.
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 from uuid import UUID
 
 from isthmus.deployment import leasing
 from isthmus.deployment.errors import PlaneRefusedError, translated
-from isthmus.deployment.pooling import Database, Pool
+from isthmus.deployment.pooling import Database, Pool, json_text
 from isthmus.deployment.roster import HEALTHY_HEARTBEATS
 from isthmus.deployment.tables import AGENTS_CHANNEL
 from isthmus.wire.agents import Phase
@@ -28,6 +29,9 @@ _CORDON: Final = _flagging("cordoned = true")
 _UNCORDON: Final = _flagging("cordoned = false, draining = false")
 _DRAIN: Final = _flagging("draining = true")
 
+# An order that is under way is replaced: its report will say nothing about what is asked now.
+_ORDER_PROBES: Final = _flagging("probes_order = $2::text::jsonb")
+
 _LOCK_AGENT: Final = """
 SELECT name, phase, coalesce(last_heartbeat_at, enrolled_at) > now() - $2 * interval '1 second' AS recent
 FROM isthmus_agent WHERE id = $1 FOR UPDATE
@@ -35,7 +39,7 @@ FROM isthmus_agent WHERE id = $1 FOR UPDATE
 
 
 async def cordon(database: Database, agent_id: UUID) -> None:
-    """No new work for the agent. Raises PlaneRefusedError(AGENT_UNKNOWN), as the next two do, and DatabaseError."""
+    """No new work for the agent. Raises PlaneRefusedError(AGENT_UNKNOWN), as the next three do, and DatabaseError."""
     await _flag(database, _CORDON, agent_id)
 
 
@@ -47,6 +51,11 @@ async def uncordon(database: Database, agent_id: UUID) -> None:
 async def drain(database: Database, agent_id: UUID) -> None:
     """No new work, and the agent leaves when it has finished. Ends when a new instance of the agent enrols."""
     await _flag(database, _DRAIN, agent_id)
+
+
+async def order_probes(database: Database, agent_id: UUID, order: Mapping[str, Any]) -> None:
+    """Have the agent run probes and report; ``order`` is a JSON object with an ``order_id``."""
+    await _flag(database, _ORDER_PROBES, agent_id, json_text(dict(order)))
 
 
 async def remove(pool: Pool, agent_id: UUID, *, heartbeat_seconds: float, force: bool = False) -> None:
@@ -79,7 +88,7 @@ async def cancel(pool: Pool, workload_id: UUID) -> bool:
         return False
 
 
-async def _flag(database: Database, statement: str, agent_id: UUID) -> None:
+async def _flag(database: Database, statement: str, agent_id: UUID, *values: str) -> None:
     with translated():
-        if not await database.fetch(statement, agent_id):
+        if not await database.fetch(statement, agent_id, *values):
             raise PlaneRefusedError(Code.AGENT_UNKNOWN)

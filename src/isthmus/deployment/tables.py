@@ -63,6 +63,7 @@ token = Table(
     _time("last_used_at"),
     Column("last_used_address", INET),
     Column("successor_id", Text, ForeignKey("isthmus_token.id", ondelete="SET NULL")),
+    Column("links", JSONB, nullable=False, server_default=text("'[]'")),  # ids of private link connections
 )
 
 allowed_range = Table(
@@ -92,6 +93,13 @@ agent = Table(
     Column("address", INET),
     _time("enrolled_at", nullable=False, now=True),
     _time("last_heartbeat_at"),
+    # By which path the agent came last, and since when it has been that one. The address is no part of the path: a
+    # network has several, and a link service several NAT addresses.
+    Column("path", Text, nullable=False, server_default=text("'public'")),
+    Column("link_id", BigInteger),
+    _time("path_since"),
+    Column("probes_order", JSONB),  # what was asked of the agent, until its report is here
+    _time("probe_reported_at"),
 )
 
 workload = Table(

@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.errors import PlaneRefusedError, translated
 from isthmus.deployment.pooling import Connection, Pool, Record, plain_text
 from isthmus.deployment.refreshing import Refresher
 from isthmus.deployment.tables import ACCESS_CHANNEL
 from isthmus.kit.clocks import Clock, SystemClock
 from isthmus.wire.admin import TokenState
-from isthmus.wire.names import Role
+from isthmus.wire.names import PathKind, Role
 from isthmus.wire.problems import Code
 
 _TEXT: Final = re.compile(r"isthmus_(d[a-z2-7]{7})_([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
@@ -70,6 +71,8 @@ class Token:
     last_used_at: datetime | None
     last_used_address: str | None
     successor_id: str | None
+    #: The private link connections that it is bound to; empty where any path will do.
+    links: frozenset[int] = frozenset()
 
     def state(self, now: datetime) -> TokenState:
         """Whether the token opens the door at ``now``."""
@@ -113,9 +116,22 @@ def check_scope(token: Token, role: Role, queues: Iterable[str]) -> None:
         )
 
 
+def check_path(token: Token, arrival: Arrival) -> None:
+    """Raise PlaneRefusedError(TOKEN_WRONG_LINK) with what was seen, if the token is bound to other links."""
+    if not token.links or (arrival.path is PathKind.LINK and arrival.link_id in token.links):
+        return
+    bound = ", ".join(map(str, sorted(token.links)))
+    raise PlaneRefusedError(
+        Code.TOKEN_WRONG_LINK,
+        f"The token {token.name!r} is bound to link {bound}; this request came {arrival}.",
+        source_address=arrival.address,
+        link_id=arrival.link_id,
+    )
+
+
 _INSERT: Final = """
-INSERT INTO isthmus_token (id, name, secret_sha256, roles, queues, expires_at)
-VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 day')
+INSERT INTO isthmus_token (id, name, secret_sha256, roles, queues, expires_at, links)
+VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 day', $7)
 RETURNING *
 """
 
@@ -166,8 +182,11 @@ class TokenBook:
             rows = await self._pool.fetch("SELECT * FROM isthmus_token ORDER BY created_at DESC, id")
         return [_token(row) for row in rows]
 
-    async def verify(self, text: str | None, address: str | None) -> Token:
-        """The token of ``text``; notes its use. Raises PlaneRefusedError with a TOKEN_… code, DatabaseError."""
+    async def verify(self, text: str | None, arrival: Arrival) -> Token:
+        """The token of ``text``, good for the path of ``arrival``; notes its use.
+
+        Raises PlaneRefusedError with a TOKEN_… code, DatabaseError.
+        """
         if not text:
             raise PlaneRefusedError(Code.TOKEN_MISSING)
         parts = parse(text)
@@ -193,15 +212,26 @@ class TokenBook:
                     Code.TOKEN_EXPIRED, f"The token {token.name!r} expired at {token.expires_at:%Y-%m-%d %H:%M} UTC."
                 )
             case TokenState.ACTIVE:
-                self._uses[token.token_id] = TokenUse(token.token_id, now, address)
+                check_path(token, arrival)
+                self._uses[token.token_id] = TokenUse(token.token_id, now, arrival.address)
                 return token
 
     def related(self, one: str, other: str) -> bool:
         """Whether two tokens are the same or follow each other by rotation."""
         return one == other or self._leads_to(one, other) or self._leads_to(other, one)
 
+    def kin(self, token_id: str) -> frozenset[str]:
+        """The token, those that it follows by rotation, and those that follow it."""
+        return frozenset({token_id, *(other for other in self._tokens if self.related(token_id, other))})
+
     async def create(
-        self, name: str, *, expires_days: int | None, roles: Iterable[Role] = (), queues: Iterable[str] = ()
+        self,
+        name: str,
+        *,
+        expires_days: int | None,
+        roles: Iterable[Role] = (),
+        queues: Iterable[str] = (),
+        links: Iterable[int] = (),
     ) -> tuple[Token, TokenText]:
         """Make a token. Raises PlaneRefusedError(TOKEN_LIMIT), DatabaseError."""
         text = mint(self._deployment_id)
@@ -214,6 +244,7 @@ class TokenBook:
                     name=name,
                     roles=sorted(set(roles)),
                     queues=sorted(set(queues)),
+                    links=sorted(set(links)),
                     expires_days=expires_days,
                 )
                 await _notify(connection)
@@ -260,6 +291,7 @@ class TokenBook:
                     name=old["name"],
                     roles=old["roles"],
                     queues=old["queues"],
+                    links=old["links"],
                     expires_days=expires_days,
                 )
                 await connection.execute(_SUCCEED, old["id"], text.token_id, overlap)
@@ -310,10 +342,18 @@ async def _insert(
     name: str,
     roles: Iterable[str],
     queues: Iterable[str],
+    links: Iterable[int],
     expires_days: int | None,
 ) -> Record:
     row = await connection.fetchrow(
-        _INSERT, text.token_id, plain_text(name), text.secret_sha256, list(roles), list(queues), expires_days
+        _INSERT,
+        text.token_id,
+        plain_text(name),
+        text.secret_sha256,
+        list(roles),
+        list(queues),
+        expires_days,
+        list(links),
     )
     assert row is not None  # noqa: S101 - INSERT … RETURNING has a row
     return row
@@ -336,4 +376,5 @@ def _token(row: Record) -> Token:
         last_used_at=row["last_used_at"],
         last_used_address=None if row["last_used_address"] is None else str(row["last_used_address"]),
         successor_id=row["successor_id"],
+        links=frozenset(row["links"]),
     )

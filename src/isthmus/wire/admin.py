@@ -8,13 +8,22 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, IPvAnyNetwork
+from pydantic import BeforeValidator, Field, IPvAnyAddress, IPvAnyNetwork
 
 from isthmus.wire.agents import AgentWarning, Phase
 from isthmus.wire.bodies import Request, Response
-from isthmus.wire.names import Kind, QueueName, Role
+from isthmus.wire.names import Kind, LinkId, PathKind, QueueName, Role
+from isthmus.wire.probes import ProbeReport
 
 MAX_TOKEN_DAYS = 3650
+
+
+class AgentHealth(StrEnum):
+    """How the plane sees an agent: unhealthy after three missed heartbeats."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    LEFT = "left"
 
 
 class DeploymentView(Response):
@@ -32,6 +41,7 @@ class DeploymentView(Response):
     allowed_variables: tuple[str, ...]
     agents_healthy: int
     agents_unhealthy: int
+    agents_healthy_by_path: dict[PathKind, int] = Field(default_factory=dict)
     workloads_queued: int
     workloads_active: int
 
@@ -60,16 +70,77 @@ def _text(value: object) -> object:
     return value
 
 
-class AllowListBody(Request):
-    """The allow list as a whole: IPv4 and IPv6 ranges in CIDR form. Empty means that every address may come in."""
+AddressRange = Annotated[IPvAnyNetwork, BeforeValidator(_text)]
+Address = Annotated[IPvAnyAddress, BeforeValidator(_text)]
 
-    ranges: tuple[Annotated[IPvAnyNetwork, BeforeValidator(_text)], ...] = Field(max_length=1000)
+
+class AllowListBody(Request):
+    """The allow list as a whole: IPv4 and IPv6 ranges in CIDR form. Empty means that every address may come in.
+
+    A list that would shut out the last healthy agent is refused unless ``force``.
+    """
+
+    ranges: tuple[AddressRange, ...] = Field(max_length=1000)
+    force: bool = False
 
 
 class AllowListView(Response):
     """The allow list in force."""
 
     ranges: tuple[str, ...]
+
+
+class RestrictionRequest(Request):
+    """Let only ``ranges`` in, once a healthy agent comes from one of them. ``dry_run`` changes nothing."""
+
+    ranges: tuple[AddressRange, ...] = Field(min_length=1, max_length=1000)
+    force: bool = False
+    dry_run: bool = False
+
+
+class RestrictionOutcome(StrEnum):
+    """What became of a restriction.
+
+    WIDENED: the ranges were added to the allow list, because no healthy agent has come from one of them yet; ask again
+    when one has. REFUSED is the answer to a dry run; in earnest it is the problem ``agents_cut_off``.
+    """
+
+    RESTRICTED = "restricted"
+    WIDENED = "widened"
+    REFUSED = "refused"
+    UNRESTRICTED = "unrestricted"
+    UNCHANGED = "unchanged"
+
+
+class AgentPlace(Response):
+    """Where an agent was last seen coming from, and how it is doing."""
+
+    agent_id: UUID
+    name: str
+    health: AgentHealth
+    path: PathKind
+    link_id: int | None
+    address: str | None
+    last_heartbeat_at: datetime | None
+
+
+class RestrictionView(Response):
+    """What was decided, on what grounds: for people, and for an audit log.
+
+    ``cut_off`` may come in before and not after, ``stays`` are the others that may come in after; agents that have left
+    are in neither.
+    """
+
+    deployment_id: str
+    decided_at: datetime
+    outcome: RestrictionOutcome
+    reason: str
+    dry_run: bool
+    forced: bool
+    ranges_before: tuple[str, ...]
+    ranges_after: tuple[str, ...]
+    cut_off: tuple[AgentPlace, ...]
+    stays: tuple[AgentPlace, ...]
 
 
 class TokenState(StrEnum):
@@ -83,13 +154,14 @@ class TokenState(StrEnum):
 class TokenCreateRequest(Request):
     """Make an agent token. ``expires_days`` from 1 to 3650, or null for a token that never expires.
 
-    Empty ``roles`` or ``queues`` mean no restriction.
+    Empty ``roles``, ``queues`` or ``links`` mean no restriction; ``links`` are ids of private link connections.
     """
 
     name: str = Field(min_length=1, max_length=128)
     expires_days: int | None = Field(default=365, ge=1, le=MAX_TOKEN_DAYS)
     roles: tuple[Role, ...] = ()
     queues: tuple[QueueName, ...] = Field(default=(), max_length=64)
+    links: tuple[LinkId, ...] = Field(default=(), max_length=64)
 
 
 class TokenRotateRequest(Request):
@@ -107,6 +179,7 @@ class TokenView(Response):
     state: TokenState
     roles: tuple[Role, ...]
     queues: tuple[str, ...]
+    links: tuple[int, ...] = ()
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -128,16 +201,8 @@ class TokenPage(Response):
     tokens: tuple[TokenView, ...]
 
 
-class AgentHealth(StrEnum):
-    """How the plane sees an agent: unhealthy after three missed heartbeats."""
-
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
-    LEFT = "left"
-
-
 class AgentView(Response):
-    """An agent as the plane sees it."""
+    """An agent as the plane sees it. ``path``, ``link_id`` and ``address`` are those of its last heartbeat."""
 
     agent_id: UUID
     name: str
@@ -156,6 +221,21 @@ class AgentView(Response):
     address: str | None
     enrolled_at: datetime
     last_heartbeat_at: datetime | None
+    path: PathKind = PathKind.PUBLIC
+    link_id: int | None = None
+    path_since: datetime | None = None
+    #: The order whose report is awaited.
+    probes_order_id: UUID | None = None
+    probe_report: ProbeReport | None = None
+    probe_reported_at: datetime | None = None
+
+
+class ProbesRequest(Request):
+    """Ask an agent to verify its way to the plane; what the fields mean is said by ``wire.probes.ProbeOrder``."""
+
+    endpoint: Address | None = None
+    public_addresses: tuple[Address, ...] = Field(default=(), max_length=4)
+    public_allowed: bool = True
 
 
 class AgentPage(Response):

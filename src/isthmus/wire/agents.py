@@ -6,13 +6,14 @@ plane's commands; there is no inbound channel.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
 from isthmus.wire.bodies import Request, Response
 from isthmus.wire.names import AgentName, QueueName, Role
+from isthmus.wire.probes import ProbeOrder, ProbeReport
 
 Slots = Annotated[int, Field(ge=1, le=1024)]
 #: At most what every reader of JSON holds exactly (RFC 8259, section 6).
@@ -109,7 +110,7 @@ class HeartbeatRequest(Request):
     slots_used: int = Field(ge=0, le=1024)
     leases: tuple[HeldLease, ...] = Field(default=(), max_length=1024)
     warnings: tuple[AgentWarning, ...] = Field(default=(), max_length=32)
-    probe_report: dict[str, Any] | None = None
+    probe_report: ProbeReport | None = None
 
 
 class LeaseReference(Request):
@@ -123,6 +124,7 @@ class HeartbeatResponse(Response):
     """The plane's commands. They are states, not events: an agent may see the same one many times.
 
     ``cancel`` names leases to kill; ``lost`` names reported leases that the plane has given up, to be killed as well.
+    ``probes`` is there until the plane has the report on it.
     """
 
     heartbeat_seconds: float
@@ -130,3 +132,4 @@ class HeartbeatResponse(Response):
     drain: bool = False
     cancel: tuple[LeaseReference, ...] = ()
     lost: tuple[LeaseReference, ...] = ()
+    probes: ProbeOrder | None = None

@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, NewType
 from uuid import UUID
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 AgentId = NewType("AgentId", UUID)
 InstanceId = NewType("InstanceId", UUID)
@@ -21,6 +21,10 @@ AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9._]*[a-
 #: An Airflow queue: what ``task_instance.queue`` can hold (256 characters), without commas (lists are comma-separated).
 QueueName = Annotated[str, StringConstraints(pattern=r"^[^,\x00-\x1f]+$", min_length=1, max_length=256)]
 
+#: A private link connection, as the link service numbers it: Azure's LINKID, an unsigned number of 32 bits
+#: (``linkIdentifier`` of the connection, in decimal).
+LinkId = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
 
 class Role(StrEnum):
     """What an agent does."""
@@ -28,6 +32,13 @@ class Role(StrEnum):
     WORKER = "worker"
     DAG_PROCESSOR = "dag-processor"
     TRIGGERER = "triggerer"
+
+
+class PathKind(StrEnum):
+    """How a request reached the plane: over the internet, or through a private link."""
+
+    PUBLIC = "public"
+    LINK = "link"
 
 
 class Kind(StrEnum):

@@ -19,12 +19,17 @@ SETTLEMENTS: Final = f"{AGENT_PREFIX}/settlements"
 #: ``{workload_id}`` is filled in by the caller.
 TASK_TOKENS: Final = f"{AGENT_PREFIX}/workloads/{{workload_id}}/token"
 
+#: ``GET`` ProbeResponse: who the caller is to the plane, and where it seems to come from.
+PROBE: Final = f"{AGENT_PREFIX}/probe"
+
 # The admin API. Bodies are those of ``isthmus.wire.admin``; errors are problems. The pages take ``limit`` and
 # ``after`` (agents) or ``before`` (workloads) as query parameters.
 #: ``GET`` DeploymentView.
 ADMIN_DEPLOYMENT: Final = f"{ADMIN_PREFIX}/deployment"
 #: ``GET`` AllowListView; ``PUT`` AllowListBody answers AllowListView.
 ADMIN_ALLOW_LIST: Final = f"{ADMIN_PREFIX}/allow-list"
+#: ``PUT`` RestrictionRequest answers RestrictionView; ``DELETE`` (every address may come in) answers the same.
+ADMIN_RESTRICTION: Final = f"{ADMIN_PREFIX}/restriction"
 #: ``GET`` TokenPage; ``POST`` TokenCreateRequest answers 201 TokenCreated.
 ADMIN_TOKENS: Final = f"{ADMIN_PREFIX}/tokens"
 #: ``POST`` without a body answers TokenView; doing it twice changes nothing.
@@ -35,6 +40,8 @@ ADMIN_TOKEN_ROTATE: Final = f"{ADMIN_PREFIX}/tokens/{{token_id}}/rotate"
 ADMIN_AGENTS: Final = f"{ADMIN_PREFIX}/agents"
 #: ``GET`` AgentView; ``DELETE`` with ``?force=true`` for one that is still there, answers 204.
 ADMIN_AGENT: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}"
+#: ``POST`` ProbesRequest answers 202 AgentView: the agent is asked to run probes; its report comes with a heartbeat.
+ADMIN_AGENT_PROBES: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}/probes"
 #: ``POST`` without a body answers AgentView; ``{verb}`` is cordon, uncordon or drain.
 ADMIN_AGENT_VERB: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}/{{verb}}"
 #: ``GET`` WorkloadPage; query ``state``, ``queue``, ``kind``, ``dag_id``, ``agent_id``, ``limit``, ``before``.
@@ -59,6 +66,10 @@ AGENT_TOKEN_HEADER: Final = "Isthmus-Agent-Token"
 AGENT_ID_HEADER: Final = "Isthmus-Agent-Id"
 #: Which workload the call is for; together with the agent id it is checked against the lease.
 WORKLOAD_ID_HEADER: Final = "Isthmus-Workload-Id"
+#: The private link connection that a request came through, in decimal, or ``unknown`` where the ingress knows that it
+#: was a link and not which. It counts only from an ingress of the deployment's link_ingresses.
+LINK_ID_HEADER: Final = "Isthmus-Link-Id"
+UNKNOWN_LINK: Final = "unknown"
 #: Airflow's own header for a renewed task token; the gateway keeps it to itself.
 REFRESHED_TOKEN_HEADER: Final = "Refreshed-API-Token"
 

@@ -27,6 +27,7 @@ class Code(StrEnum):
     TOKEN_REVOKED = "token_revoked"
     TOKEN_WRONG_DEPLOYMENT = "token_wrong_deployment"
     TOKEN_SCOPE = "token_scope"
+    TOKEN_WRONG_LINK = "token_wrong_link"
     TOKEN_LIMIT = "token_limit"
     TOKEN_NOT_FOUND = "token_not_found"
     ADMIN_TOKEN_INVALID = "admin_token_invalid"
@@ -34,6 +35,7 @@ class Code(StrEnum):
     AGENT_REPLACED = "agent_replaced"
     AGENT_NAME_TAKEN = "agent_name_taken"
     AGENT_BUSY = "agent_busy"
+    AGENTS_CUT_OFF = "agents_cut_off"
     SDK_TOO_NEW = "sdk_too_new"
     AGENT_TOO_OLD = "agent_too_old"
     WORKLOAD_NOT_FOUND = "workload_not_found"
@@ -47,6 +49,26 @@ class Code(StrEnum):
     DATABASE_UNAVAILABLE = "database_unavailable"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
+    # Said by the control plane and by a cluster's ingress.
+    OPERATOR_TOKEN_INVALID = "operator_token_invalid"
+    OPERATOR_ROLE = "operator_role"
+    OPERATOR_NOT_FOUND = "operator_not_found"
+    OPERATOR_EXISTS = "operator_exists"
+    OPERATOR_LAST_ADMIN = "operator_last_admin"
+    CLUSTER_NOT_FOUND = "cluster_not_found"
+    CLUSTER_EXISTS = "cluster_exists"
+    DEPLOYMENT_NOT_FOUND = "deployment_not_found"
+    DEPLOYMENT_EXISTS = "deployment_exists"
+    LINK_NOT_FOUND = "link_not_found"
+    LINK_EXISTS = "link_exists"
+    LINK_IN_USE = "link_in_use"
+    CONNECTION_NOT_FOUND = "connection_not_found"
+    CONNECTION_DECIDED = "connection_decided"
+    CONNECTION_FINAL = "connection_final"
+    EXPECTATION_NOT_FOUND = "expectation_not_found"
+    CLOUD_REFUSED = "cloud_refused"
+    CLOUD_UNAVAILABLE = "cloud_unavailable"
+    DEPLOYMENT_UNREACHABLE = "deployment_unreachable"
     # Said by the agent's gateway to tasks, never by the plane.
     GATEWAY_TOKEN_UNKNOWN = "gateway_token_unknown"
     PLANE_UNREACHABLE = "plane_unreachable"
@@ -97,6 +119,13 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         False,
         "Start the agent with a role and queues that the token allows, or create a token for these.",
     ),
+    Code.TOKEN_WRONG_LINK: Meaning(
+        403,
+        "The agent token is bound to a private link, and the request came another way",
+        False,
+        "Have the agent come through that link: the cluster's name must lead to its endpoint (see: isthmus verify). Or "
+        "use a token for this path: isthmus token create.",
+    ),
     Code.TOKEN_LIMIT: Meaning(
         409,
         "The deployment has as many active agent tokens as it may have",
@@ -127,6 +156,13 @@ MEANINGS: Final[dict[Code, Meaning]] = {
     ),
     Code.AGENT_BUSY: Meaning(
         409, "The agent is still there", False, "Drain it first (isthmus agents drain), or remove it with --force."
+    ),
+    Code.AGENTS_CUT_OFF: Meaning(
+        409,
+        "No healthy agent would be left that may come in",
+        False,
+        "Wait until an agent has come from an address that stays allowed (isthmus agents list shows from where they "
+        "come), or force it.",
     ),
     Code.SDK_TOO_NEW: Meaning(
         409,
@@ -166,6 +202,121 @@ MEANINGS: Final[dict[Code, Meaning]] = {
     Code.DATABASE_UNAVAILABLE: Meaning(503, "The deployment's database does not answer", True, "Try again."),
     Code.SHUTTING_DOWN: Meaning(503, "This process is stopping", True, "Try again: another process answers."),
     Code.INTERNAL: Meaning(500, "Something failed that should not have", True, "See the deployment's log."),
+    Code.OPERATOR_TOKEN_INVALID: Meaning(
+        401,
+        "The operator token is missing, wrong or revoked",
+        False,
+        "Send the token of an operator of this control plane; an admin makes one with: isthmus operator create.",
+    ),
+    Code.OPERATOR_ROLE: Meaning(
+        403,
+        "The operator may look and not change",
+        False,
+        "Ask an admin, or use the token of one.",
+    ),
+    Code.OPERATOR_NOT_FOUND: Meaning(
+        404,
+        "No operator has this name",
+        False,
+        "List them with: isthmus operator list.",
+    ),
+    Code.OPERATOR_EXISTS: Meaning(
+        409,
+        "An operator of this name exists",
+        False,
+        "Choose another name, or revoke the operator first.",
+    ),
+    Code.OPERATOR_LAST_ADMIN: Meaning(
+        409,
+        "This is the last admin",
+        False,
+        "Create another admin first: isthmus operator create --role admin.",
+    ),
+    Code.CLUSTER_NOT_FOUND: Meaning(
+        404,
+        "No cluster has this id",
+        False,
+        "List them with: isthmus cluster list.",
+    ),
+    Code.CLUSTER_EXISTS: Meaning(
+        409,
+        "A cluster of this id exists, and it is another one",
+        False,
+        "Leave the id out to have one made, or choose another CIDR.",
+    ),
+    Code.DEPLOYMENT_NOT_FOUND: Meaning(
+        404,
+        "No deployment of this id is registered",
+        False,
+        "Register it with: isthmus cluster deployment add.",
+    ),
+    Code.DEPLOYMENT_EXISTS: Meaning(
+        409,
+        "The deployment is registered with another cluster",
+        False,
+        "A deployment belongs to one cluster: remove it there first.",
+    ),
+    Code.LINK_NOT_FOUND: Meaning(
+        404,
+        "The cluster has no link",
+        False,
+        "Publish it first: isthmus link publish.",
+    ),
+    Code.LINK_EXISTS: Meaning(
+        409,
+        "The cluster has a link that is made differently",
+        False,
+        "A cluster has one link. Unpublish it first (isthmus link unpublish), or publish it as it is.",
+    ),
+    Code.LINK_IN_USE: Meaning(
+        409,
+        "Endpoints are still connected to the link",
+        False,
+        "Remove their connections first (isthmus link remove), or force it: they cannot come back.",
+    ),
+    Code.CONNECTION_NOT_FOUND: Meaning(
+        404,
+        "The link has no such connection",
+        False,
+        "List them with: isthmus link connections.",
+    ),
+    Code.CONNECTION_DECIDED: Meaning(
+        409,
+        "Somebody else has decided on this connection meanwhile",
+        False,
+        "Look at it again (isthmus link connections) and decide anew.",
+    ),
+    Code.CONNECTION_FINAL: Meaning(
+        409,
+        "The connection is in a state that nobody can change",
+        False,
+        "Remove it; the customer has to create the endpoint again.",
+    ),
+    Code.EXPECTATION_NOT_FOUND: Meaning(
+        404,
+        "Nothing of this id is expected",
+        False,
+        "List what is expected with: isthmus link expected.",
+    ),
+    Code.CLOUD_REFUSED: Meaning(
+        409,
+        "The cloud refused",
+        False,
+        "See detail: it is the cloud's own reason.",
+    ),
+    Code.CLOUD_UNAVAILABLE: Meaning(
+        503,
+        "The cloud does not answer",
+        True,
+        "Try again; whatever was begun is taken up where it was.",
+    ),
+    Code.DEPLOYMENT_UNREACHABLE: Meaning(
+        503,
+        "The ingress does not reach the deployment",
+        True,
+        "Try again. If it stays: is the deployment's Remote Execution API running, and is its "
+        "certificate from an authority that the ingress trusts?",
+    ),
     Code.GATEWAY_TOKEN_UNKNOWN: Meaning(
         403,
         "The agent's gateway knows no running workload by this token",
@@ -186,7 +337,10 @@ class FieldProblem(Response):
 
 
 class Problem(Response):
-    """The body of a refusal (RFC 9457), with the members ``code``, ``hint``, ``source_address``, ``errors`` of ours."""
+    """The body of a refusal (RFC 9457), with ``code``, ``hint``, ``source_address``, ``link_id``, ``errors`` of ours.
+
+    ``link_id`` is the private link that the request came through, null for the public path.
+    """
 
     type: str
     title: str
@@ -196,6 +350,7 @@ class Problem(Response):
     hint: str
     retryable: bool = False
     source_address: str | None = None
+    link_id: int | None = None
     errors: tuple[FieldProblem, ...] = ()
 
 
@@ -204,6 +359,7 @@ def problem(
     detail: str = "",
     *,
     source_address: str | None = None,
+    link_id: int | None = None,
     errors: tuple[FieldProblem, ...] = (),
     hint: str | None = None,
 ) -> Problem:
@@ -218,6 +374,7 @@ def problem(
         hint=meaning.hint if hint is None else hint,
         retryable=meaning.retryable,
         source_address=source_address,
+        link_id=link_id,
         errors=errors,
     )
 
@@ -241,6 +398,7 @@ class ExecutionProblem(Response):
     hint: str
     retryable: bool = False
     source_address: str | None = None
+    link_id: int | None = None
 
 
 def execution_problem(problem: Problem) -> ExecutionProblem:
@@ -254,4 +412,5 @@ def execution_problem(problem: Problem) -> ExecutionProblem:
         hint=problem.hint,
         retryable=problem.retryable,
         source_address=problem.source_address,
+        link_id=problem.link_id,
     )

@@ -19,6 +19,8 @@ ELSEWHERE = {
     Code.SHUTTING_DOWN: "tests/unit/deployment/test_edge.py",
     Code.INTERNAL: "tests/unit/deployment/test_edge.py",
     Code.TOKEN_LIMIT: "tests/integration/api/test_api_serving.py",
+    Code.TOKEN_WRONG_LINK: "tests/integration/api/test_api_paths.py",
+    Code.AGENTS_CUT_OFF: "tests/integration/api/test_api_paths.py",
     Code.GATEWAY_TOKEN_UNKNOWN: "the agent's gateway",
     Code.PLANE_UNREACHABLE: "the agent's gateway",
 }
@@ -190,7 +192,12 @@ def test_what_postgresql_cannot_store_harms_nobody(api: Api) -> None:
     agent, other = api.agent(), api.agent()
     agent.beat(
         warnings=[{"code": "a\x00b", "severity": "info", "summary": "\x00", "hint": "\U0001f600"}],
-        probe_report={"a\x00": ["\x00", {"b": 10**400}]},
+        probe_report={
+            "url": "\x00",
+            "started_at": "2026-02-03T04:05:06Z",
+            "status": "fail",
+            "rows": [{"check": "a\x00", "target": "", "status": "fail", "details": "\x00"}],
+        },
     )
     other.beat()
     (workload_id,) = api.queue(agent)

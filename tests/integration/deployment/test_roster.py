@@ -10,6 +10,7 @@ import pytest
 from tests import planting
 
 from isthmus.deployment import leasing, steering
+from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.errors import DatabaseError, PlaneRefusedError
 from isthmus.deployment.leasing import Lease, LeasedRow, LeaseTimes
 from isthmus.deployment.matching import Claim
@@ -182,7 +183,7 @@ async def test_a_flush_writes_all_that_was_gathered(
     warning = {"code": "x", "severity": "warning", "summary": "bad \ud800\x00", "hint": ""}
     report = {"rows": [1, float("nan")]}
     roster.heartbeat(agent, Beat(slots_used=1, probe_report=report))
-    roster.heartbeat(agent, Beat(slots_used=3, warnings=(warning,), address="2001:db8::1%eth0"))
+    roster.heartbeat(agent, Beat(slots_used=3, warnings=(warning,), arrival=Arrival("2001:db8::1%eth0")))
     assert await roster.flush() == Flushed(agents=1)
     row = await row_of(pool, agent)
     assert row["slots_used"] == 3
@@ -198,8 +199,8 @@ async def test_a_flush_writes_all_that_was_gathered(
 
 async def test_a_tokens_last_use_is_written_with_the_flush(pool: Pool, roster: Roster, tokens: TokenBook) -> None:
     _, text = await tokens.create("site", expires_days=1)
-    await tokens.verify(str(text), "192.0.2.1")
-    await tokens.verify(str(text), "192.0.2.2")
+    await tokens.verify(str(text), Arrival("192.0.2.1"))
+    await tokens.verify(str(text), Arrival("192.0.2.2"))
     assert (await roster.flush()).tokens == 1
     [token] = await tokens.all()
     assert token.last_used_at is not None

@@ -17,6 +17,7 @@ from isthmus.deployment.api.edge import Edge
 from isthmus.deployment.api.execution import ExecutionApi
 from isthmus.deployment.api.metrics import Metrics
 from isthmus.deployment.api.refusals import RefusalLog
+from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.config import DeploymentConfig
 from isthmus.deployment.errors import DatabaseError, PlaneRefusedError
 from isthmus.deployment.roster import Agent, Commands
@@ -47,7 +48,7 @@ class FakeCore:
         self.note("address")
         return address
 
-    async def verify(self, text: str | None, address: str | None) -> Token:
+    async def verify(self, text: str | None, arrival: Arrival) -> Token:
         self.note("token")
         now = datetime.now(UTC)
         return Token("aaaaaaaaaaaa", "t", "", frozenset(), frozenset(), now, None, None, None, None, None)

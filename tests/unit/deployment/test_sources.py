@@ -5,6 +5,8 @@ import ipaddress
 import pytest
 
 from isthmus.deployment.api import sources
+from isthmus.deployment.arrivals import Arrival
+from isthmus.wire.names import PathKind
 
 PROXIES = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8"))
 
@@ -52,3 +54,36 @@ def test_nobody_is_trusted_unless_configured() -> None:
 def test_a_transport_without_addresses_has_no_source() -> None:
     assert sources.source(None, xff("203.0.113.9"), PROXIES) == ""
     assert sources.source("/run/socket", xff("203.0.113.9"), PROXIES) == "/run/socket"
+
+
+INGRESS = (ipaddress.ip_network("10.0.0.1/32"),)
+
+
+def link(*values: str) -> list[tuple[bytes, bytes]]:
+    return [*xff("10.20.0.5"), *((b"isthmus-link-id", value.encode()) for value in values)]
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "expected"),
+    [
+        ("10.0.0.1", link("268435747"), Arrival("10.20.0.5", PathKind.LINK, 268435747)),
+        ("::ffff:10.0.0.1", link("0"), Arrival("10.20.0.5", PathKind.LINK, 0)),
+        ("10.0.0.1", link("4294967295"), Arrival("10.20.0.5", PathKind.LINK, 2**32 - 1)),
+        ("10.0.0.1", link("unknown"), Arrival("10.20.0.5", PathKind.LINK, None)),
+        ("10.0.0.1", link(), Arrival("10.20.0.5")),
+        # A proxy that is trusted for addresses and hands on headers that it does not know.
+        ("10.0.0.2", link("268435747"), Arrival("10.20.0.5")),
+        # A stranger.
+        ("198.51.100.7", link("268435747"), Arrival("198.51.100.7")),
+        # No number of 32 bits, or two of them: somebody tries something.
+        *(
+            ("10.0.0.1", link(value), Arrival("10.20.0.5"))
+            for value in ("", "-1", "4294967296", "1e3", "0x7", "٣", "1,2")
+        ),
+        ("10.0.0.1", link("1", "2"), Arrival("10.20.0.5")),
+    ],
+)
+def test_the_path_is_what_the_ingress_says(peer: str, headers: list[tuple[bytes, bytes]], expected: Arrival) -> None:
+    proxies = (ipaddress.ip_network("10.0.0.0/16"),)
+    assert sources.arrival(peer, headers, proxies, INGRESS) == expected
+    assert sources.arrival(peer, headers, proxies, ()).path is PathKind.PUBLIC

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi import Request as HttpRequest
@@ -17,16 +17,19 @@ from pydantic import ValidationError
 
 from isthmus import __version__
 from isthmus.deployment import reading, steering
+from isthmus.deployment.access import Decided
 from isthmus.deployment.api import documents
 from isthmus.deployment.api.refusals import BadRequestError
 from isthmus.deployment.plane import Plane
 from isthmus.deployment.pooling import Database
 from isthmus.deployment.reading import AgentRow, WorkloadFilter, WorkloadRow
+from isthmus.deployment.restricting import Place
 from isthmus.deployment.tokens import Token
 from isthmus.kit.clocks import Clock
 from isthmus.wire import admin, paths
 from isthmus.wire.agents import AgentWarning
 from isthmus.wire.names import Kind, QueueName, Role
+from isthmus.wire.probes import ProbeOrder, ProbeReport
 from isthmus.wire.problems import Code
 
 #: What any route may answer with.
@@ -105,6 +108,7 @@ def _add_deployment(routes: APIRouter, plane: Plane, airflow_version: str) -> No
             allowed_variables=config.allowed_variables,
             agents_healthy=counts.agents_healthy,
             agents_unhealthy=counts.agents_unhealthy,
+            agents_healthy_by_path=counts.healthy_by_path,
             workloads_queued=counts.workloads_queued,
             workloads_active=counts.workloads_active,
         )
@@ -114,10 +118,21 @@ def _add_deployment(routes: APIRouter, plane: Plane, airflow_version: str) -> No
         """The allow list in force."""
         return admin.AllowListView(ranges=_texts(plane.allow_list.ranges))
 
-    @routes.put(paths.ADMIN_ALLOW_LIST, operation_id="replace_allow_list")
+    @routes.put(paths.ADMIN_ALLOW_LIST, operation_id="replace_allow_list", responses=_may(Code.AGENTS_CUT_OFF))
     async def replace_allow_list(body: admin.AllowListBody) -> admin.AllowListView:
         """Put a whole allow list in force, in every process within a second."""
-        return admin.AllowListView(ranges=_texts(await plane.allow_list.replace(body.ranges)))
+        return admin.AllowListView(ranges=_texts(await plane.allow_list.replace(body.ranges, force=body.force)))
+
+    @routes.put(paths.ADMIN_RESTRICTION, operation_id="restrict", responses=_may(Code.AGENTS_CUT_OFF))
+    async def restrict(body: admin.RestrictionRequest) -> admin.RestrictionView:
+        """Let only these ranges in, once a healthy agent comes from one of them; or say what that would do."""
+        decided = await plane.allow_list.restrict(body.ranges, force=body.force, dry_run=body.dry_run)
+        return _restriction(config.deployment_id, decided, dry_run=body.dry_run, forced=body.force)
+
+    @routes.delete(paths.ADMIN_RESTRICTION, operation_id="unrestrict")
+    async def unrestrict() -> admin.RestrictionView:
+        """Let every address in; tokens are still asked for."""
+        return _restriction(config.deployment_id, await plane.allow_list.unrestrict())
 
 
 def _add_tokens(routes: APIRouter, plane: Plane, clock: Clock) -> None:
@@ -131,7 +146,9 @@ def _add_tokens(routes: APIRouter, plane: Plane, clock: Clock) -> None:
     @routes.post(paths.ADMIN_TOKENS, operation_id="create_token", status_code=201, responses=_may(Code.TOKEN_LIMIT))
     async def create_token(body: admin.TokenCreateRequest) -> admin.TokenCreated:
         """Make an agent token; its secret is shown this once."""
-        token, text = await book.create(body.name, expires_days=body.expires_days, roles=body.roles, queues=body.queues)
+        token, text = await book.create(
+            body.name, expires_days=body.expires_days, roles=body.roles, queues=body.queues, links=body.links
+        )
         return admin.TokenCreated(token=_token(token, clock), secret=str(text))
 
     @routes.post(paths.ADMIN_TOKEN_REVOKE, operation_id="revoke_token", responses=_may(Code.TOKEN_NOT_FOUND))
@@ -180,6 +197,20 @@ def _add_agents(routes: APIRouter, plane: Plane) -> None:
     async def remove_agent(agent_id: UUID, force: bool = False) -> None:
         """Strike an agent off the roster; its leases end at once."""
         await steering.remove(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds, force=force)
+
+    @routes.post(
+        paths.ADMIN_AGENT_PROBES, operation_id="order_probes", status_code=202, responses=_may(Code.AGENT_UNKNOWN)
+    )
+    async def order_probes(agent_id: UUID, body: admin.ProbesRequest) -> admin.AgentView:
+        """Have an agent verify its way to here; its report comes with a heartbeat after the next one."""
+        order = ProbeOrder(
+            order_id=uuid4(),
+            endpoint=body.endpoint,
+            public_addresses=body.public_addresses,
+            public_allowed=body.public_allowed,
+        )
+        await steering.order_probes(plane.pool, agent_id, order.model_dump(mode="json"))
+        return _agent(await reading.agent(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds))
 
     @routes.post(paths.ADMIN_AGENT_VERB, operation_id="steer_agent", responses=_may(Code.AGENT_UNKNOWN))
     async def steer_agent(agent_id: UUID, verb: Verb) -> admin.AgentView:
@@ -235,6 +266,7 @@ def _token(token: Token, clock: Clock) -> admin.TokenView:
         state=token.state(clock.now()),
         roles=tuple(sorted(token.roles)),
         queues=tuple(sorted(token.queues)),
+        links=tuple(sorted(token.links)),
         created_at=token.created_at,
         expires_at=token.expires_at,
         revoked_at=token.revoked_at,
@@ -260,9 +292,53 @@ def _agent(row: AgentRow) -> admin.AgentView:
         labels=row.labels,
         warnings=tuple(warning for one in row.warnings if (warning := _warning(one)) is not None),
         token_id=row.token_id,
-        address=row.address,
+        address=row.arrival.address,
         enrolled_at=row.enrolled_at,
         last_heartbeat_at=row.last_heartbeat_at,
+        path=row.arrival.path,
+        link_id=row.arrival.link_id,
+        path_since=row.path_since,
+        probes_order_id=None if row.probes_order is None else UUID(row.probes_order["order_id"]),
+        probe_report=None if row.probe_report is None else _report(row.probe_report),
+        probe_reported_at=row.probe_reported_at,
+    )
+
+
+def _report(stored: dict[str, Any]) -> ProbeReport | None:
+    """A report as it was stored; None for one that another version of ours stored in another form."""
+    try:
+        return ProbeReport.model_validate(stored)
+    except ValidationError:
+        return None
+
+
+def _restriction(
+    deployment_id: str, decided: Decided, *, dry_run: bool = False, forced: bool = False
+) -> admin.RestrictionView:
+    decision = decided.decision
+    return admin.RestrictionView(
+        deployment_id=deployment_id,
+        decided_at=decided.at,
+        outcome=decision.outcome,
+        reason=decision.reason,
+        dry_run=dry_run,
+        forced=forced,
+        ranges_before=_texts(decision.before),
+        ranges_after=_texts(decision.after),
+        cut_off=tuple(_place(place) for place in decision.cut_off),
+        stays=tuple(_place(place) for place in decision.stays),
+    )
+
+
+def _place(place: Place) -> admin.AgentPlace:
+    return admin.AgentPlace(
+        agent_id=place.agent_id,
+        name=place.name,
+        health=place.health,
+        path=place.arrival.path,
+        link_id=place.arrival.link_id,
+        address=place.arrival.address,
+        last_heartbeat_at=place.last_heartbeat_at,
     )
 
 

@@ -1,4 +1,4 @@
-"""The agent API: enrol, heartbeat, claim, start, settle, and the task token.
+"""The agent API: enrol, heartbeat, claim, start, settle, the task token, and the probe.
 
 ``Operation`` says all that there is to say of a route: path, bodies, what may be refused. From the same table come the
 routing, the validation and the OpenAPI document, so the three cannot disagree. The calls are plain coroutines from
@@ -23,12 +23,16 @@ from isthmus.deployment import leasing, reading, tokens
 from isthmus.deployment.api import asgi, documents
 from isthmus.deployment.api.metrics import Metrics
 from isthmus.deployment.api.refusals import BadRequestError
+from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.errors import PlaneRefusedError, translated
 from isthmus.deployment.leasing import Lease, LeasedRow, Report
 from isthmus.deployment.plane import Plane
+from isthmus.deployment.reading import AgentRow
 from isthmus.deployment.roster import Agent, Beat, Enrolment
 from isthmus.deployment.tokens import Token
+from isthmus.kit.clocks import Clock, SystemClock
 from isthmus.wire import paths
+from isthmus.wire.admin import AgentHealth
 from isthmus.wire.agents import (
     EnrolmentRequest,
     EnrolmentResponse,
@@ -39,6 +43,7 @@ from isthmus.wire.agents import (
 )
 from isthmus.wire.bodies import Request, Response
 from isthmus.wire.names import Kind, Role
+from isthmus.wire.probes import ProbedAgent, ProbeOrder, ProbeResponse
 from isthmus.wire.problems import Code
 from isthmus.wire.workloads import (
     ClaimRequest,
@@ -63,6 +68,8 @@ DESCRIPTION: Final = (
 
 #: How far behind an agent's Isthmus may be: DESIGN asks that two minor versions work.
 MINOR_VERSIONS_BEHIND: Final = 2
+#: A probe shows as many agents of its token.
+PROBED_AGENTS: Final = 50
 #: A claim of an agent that may not take work is held this long, so that it cannot become a busy loop.
 NOT_ADMITTED_SECONDS: Final = 5.0
 
@@ -73,6 +80,7 @@ _EVERYWHERE: Final = (
     Code.TOKEN_EXPIRED,
     Code.TOKEN_REVOKED,
     Code.TOKEN_WRONG_DEPLOYMENT,
+    Code.TOKEN_WRONG_LINK,
     Code.BODY_TOO_LARGE,
     Code.BODY_MALFORMED,
     Code.REQUEST_INVALID,
@@ -82,6 +90,11 @@ _EVERYWHERE: Final = (
     Code.INTERNAL,
 )
 _ENROLLED: Final = (Code.AGENT_UNKNOWN, Code.AGENT_REPLACED)
+
+
+class Nothing(Request):
+    """What a route is asked that takes no body."""
+
 
 Asked = TypeVar("Asked", bound=Request)
 Said = TypeVar("Said", bound=Response)
@@ -101,10 +114,10 @@ class TaskTokens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the token that opened the door, from where, and the connection's ``receive``."""
+    """Who calls: the token that opened the door, how they arrived, and the connection's ``receive``."""
 
     token: Token
-    address: str
+    arrival: Arrival
     receive: asgi.Receive
     #: The workload that the path names, as it stands there.
     workload_id: str = ""
@@ -112,7 +125,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[Asked, Said]):
-    """One route of the agent API. All are POST with a JSON body."""
+    """One route of the agent API: POST with a JSON body, or GET without one (``asked`` is ``Nothing``)."""
 
     name: str
     path: str
@@ -123,9 +136,16 @@ class Operation(Generic[Asked, Said]):
     #: Whether the answer waits for something, so that its duration says nothing.
     waits: bool = False
 
+    @property
+    def method(self) -> str:
+        """The one method that the route takes."""
+        return "GET" if self.asked is Nothing else "POST"
+
     def parse(self, body: bytes) -> Asked:
         """The request in ``body``. Raises BadRequestError."""
         try:
+            if self.asked is Nothing:
+                return self.asked()
             return self.asked.model_validate_json(body, strict=True)
         except ValidationError as error:
             raise BadRequestError.of(error) from None
@@ -134,8 +154,17 @@ class Operation(Generic[Asked, Said]):
 class AgentApi:
     """The agent API of one deployment in this process."""
 
-    def __init__(self, plane: Plane, task_tokens: TaskTokens, metrics: Metrics, *, task_sdk_version: str) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        task_tokens: TaskTokens,
+        metrics: Metrics,
+        *,
+        task_sdk_version: str,
+        clock: Clock | None = None,
+    ) -> None:
         self._plane = plane
+        self._clock = clock or SystemClock()
         self._task_tokens = task_tokens
         self._metrics = metrics
         self._task_sdk = Version(task_sdk_version)
@@ -160,6 +189,7 @@ class AgentApi:
             ),
             Operation("start", paths.STARTS, StartRequest, StartResponse, self.start, _ENROLLED),
             Operation("settle", paths.SETTLEMENTS, SettleRequest, SettleResponse, self.settle, _ENROLLED),
+            Operation("probe", paths.PROBE, Nothing, ProbeResponse, self.probe, ()),
             Operation(
                 "task_token",
                 paths.TASK_TOKENS,
@@ -197,7 +227,7 @@ class AgentApi:
                 slots=asked.slots,
                 versions=asked.versions.model_dump(),
                 labels=asked.labels,
-                address=caller.address,
+                arrival=caller.arrival,
             ),
             caller.token,
         )
@@ -213,6 +243,7 @@ class AgentApi:
     async def heartbeat(self, caller: Caller, asked: HeartbeatRequest) -> HeartbeatResponse:
         """Say what is held, and hear what the plane wants. Answered from memory."""
         agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        report = asked.probe_report
         commands = self._plane.roster.heartbeat(
             agent,
             Beat(
@@ -220,8 +251,9 @@ class AgentApi:
                 slots_used=asked.slots_used,
                 leases=tuple(Lease(held.workload_id, held.fence) for held in asked.leases),
                 warnings=[warning.model_dump(mode="json") for warning in asked.warnings],
-                probe_report=asked.probe_report,
-                address=caller.address,
+                probe_report=None if report is None else report.model_dump(mode="json"),
+                order_id=None if report is None else report.order_id,
+                arrival=caller.arrival,
             ),
         )
         self._metrics.heartbeats.inc()
@@ -231,6 +263,7 @@ class AgentApi:
             drain=commands.drain,
             cancel=_references(commands.cancel),
             lost=_references(commands.lost),
+            probes=None if commands.probes is None else ProbeOrder.model_validate(commands.probes),
         )
 
     async def claim(self, caller: Caller, asked: ClaimRequest) -> ClaimResponse:
@@ -313,6 +346,32 @@ class AgentApi:
         mint = self._task_tokens.again if held.started else self._task_tokens.first
         return TaskTokenResponse(task_token=mint(held.kind, held.subject_id))
 
+    async def probe(self, caller: Caller, _: Nothing) -> ProbeResponse:
+        """Say how the caller is seen. Changes nothing, and tells a token of its own agents alone."""
+        plane, token = self._plane, caller.token
+        rows = await reading.agents_of(
+            plane.pool,
+            plane.tokens.kin(token.token_id),
+            heartbeat_seconds=plane.config.heartbeat_seconds,
+            limit=PROBED_AGENTS,
+        )
+        return ProbeResponse(
+            deployment_id=plane.config.deployment_id,
+            plane_version=__version__,
+            now=self._clock.now(),
+            restricted=bool(plane.allow_list.ranges),
+            source_address=caller.arrival.address or "",
+            path=caller.arrival.path,
+            link_id=caller.arrival.link_id,
+            token_id=token.token_id,
+            token_name=token.name,
+            token_expires_at=token.expires_at,
+            token_roles=tuple(sorted(token.roles)),
+            token_queues=tuple(sorted(token.queues)),
+            token_links=tuple(sorted(token.links)),
+            agents=tuple(_probed(row, silent) for row, silent in rows),
+        )
+
     def document(self) -> dict[str, Any]:
         """The OpenAPI document."""
         config = self._plane.config
@@ -368,6 +427,19 @@ def check_versions(versions: Versions, task_sdk: Version, plane: Version) -> Non
         raise PlaneRefusedError(Code.AGENT_TOO_OLD, f"The agent has Isthmus {theirs}; the deployment has {plane}.")
 
 
+def _probed(row: AgentRow, silent_seconds: float | None) -> ProbedAgent:
+    return ProbedAgent(
+        name=row.name,
+        role=row.role,
+        healthy=row.health is AgentHealth.HEALTHY,
+        left=row.health is AgentHealth.LEFT,
+        path=row.arrival.path,
+        link_id=row.arrival.link_id,
+        address=row.arrival.address,
+        heartbeat_seconds_ago=silent_seconds,
+    )
+
+
 def _references(leases: tuple[Lease, ...]) -> tuple[LeaseReference, ...]:
     return tuple(LeaseReference(workload_id=lease.workload_id, fence=lease.fence) for lease in leases)
 
@@ -379,7 +451,9 @@ def _documented(operation: Operation[Any, Any]) -> APIRoute:
         """Nobody calls this."""
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter("body", keyword, annotation=operation.asked)]
+    parameters = []
+    if operation.method == "POST":
+        parameters.append(inspect.Parameter("body", keyword, annotation=operation.asked))
     if "{workload_id}" in operation.path:
         parameters.append(inspect.Parameter("workload_id", keyword, annotation=UUID))
     described: Any = endpoint
@@ -388,11 +462,11 @@ def _documented(operation: Operation[Any, Any]) -> APIRoute:
     return APIRoute(
         operation.path,
         described,
-        methods=["POST"],
+        methods=[operation.method],
         response_model=operation.said,
         operation_id=operation.name,
         name=operation.name,
         summary=said.split(".")[0].split("?")[0],
-        description=(operation.asked.__doc__ or "").strip(),
+        description=((operation.asked if operation.method == "POST" else operation.said).__doc__ or "").strip(),
         responses=documents.responses((*_EVERYWHERE, *operation.codes)),
     )

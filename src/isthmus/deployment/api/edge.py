@@ -8,18 +8,20 @@ Invariants: nothing behind the edge sees a request without an admitted address a
 for somebody who may not come in, and none is kept that is over the limit; no exception reaches a client as text.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
 
 import structlog
 
-from isthmus.deployment import tokens
+from isthmus.deployment import arrivals, tokens
 from isthmus.deployment.api import asgi, refusals, sources
 from isthmus.deployment.api.agents import AgentApi, Caller, Operation
 from isthmus.deployment.api.execution import ExecutionApi
 from isthmus.deployment.api.metrics import Metrics
 from isthmus.deployment.api.refusals import RefusalLog
+from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.errors import PlaneRefusedError
 from isthmus.deployment.plane import Plane
 from isthmus.wire import paths
@@ -42,7 +44,7 @@ class _Visit:
     scope: asgi.Scope
     api: str
     route: str
-    address: str = ""
+    arrival: Arrival = arrivals.NOWHERE
     credential: str | None = None
 
 
@@ -92,7 +94,7 @@ class Edge:
             refusal = refusals.problem_of(error)
             if refusal.code == Code.INTERNAL:
                 log.error("a request failed", route=visit.route, exc_info=error)
-            await self._refuse(visit, refusal, send)
+            await self._refuse(visit, refusal, send, method="POST" if operation is None else operation.method)
         else:
             self._metrics.count(visit.api, visit.route, status)
             if operation is None or not operation.waits:
@@ -105,26 +107,28 @@ class Edge:
             raise PlaneRefusedError(Code.SHUTTING_DOWN)
         client = scope.get("client")
         peer = client[0] if client else None
-        visit.address = sources.source(peer, scope["headers"], self._plane.config.trusted_proxies)
-        visit.address = self._plane.allow_list.check(visit.address)
+        config = self._plane.config
+        visit.arrival = sources.arrival(peer, scope["headers"], config.trusted_proxies, config.link_ingresses)
+        admitted = self._plane.allow_list.check(visit.arrival.address or "")
+        visit.arrival = dataclasses.replace(visit.arrival, address=admitted)
         visit.credential = _credential(visit)
-        token = await self._plane.tokens.verify(visit.credential, visit.address)
-        return Caller(token, visit.address, receive, workload_id)
+        token = await self._plane.tokens.verify(visit.credential, visit.arrival)
+        return Caller(token, visit.arrival, receive, workload_id)
 
     async def _operate(self, operation: Operation[Any, Any], caller: Caller, scope: asgi.Scope, send: asgi.Send) -> int:
-        if scope["method"] != "POST":
-            raise PlaneRefusedError(Code.METHOD_NOT_ALLOWED)
+        if scope["method"] != operation.method:
+            raise PlaneRefusedError(Code.METHOD_NOT_ALLOWED, f"Send {operation.method}.")
         body = await asgi.read_body(scope, caller.receive, self._plane.config.max_body_bytes)
         said = await operation.call(caller, operation.parse(body))
         await asgi.respond(send, 200, said.__pydantic_serializer__.to_json(said), _JSON)
         return 200
 
-    async def _refuse(self, visit: _Visit, refusal: Problem, send: asgi.Send) -> None:
+    async def _refuse(self, visit: _Visit, refusal: Problem, send: asgi.Send, *, method: str) -> None:
         code = Code(refusal.code)
         parts = tokens.parse(visit.credential) if visit.credential else None
         self._refused.note(
             code,
-            address=visit.address,
+            address=visit.arrival.address or "",
             token_id=parts.token_id if parts is not None else "",
             detail=refusal.detail,
             route=visit.route,
@@ -132,7 +136,7 @@ class Edge:
         self._metrics.count(visit.api, visit.route, refusal.status, refusal.code)
         headers: list[asgi.Header] = []
         if code is Code.METHOD_NOT_ALLOWED:
-            headers.append((b"allow", b"POST"))
+            headers.append((b"allow", method.encode()))
         if code in {Code.BODY_TOO_LARGE, Code.SHUTTING_DOWN}:
             headers.append(_CLOSE)  # what is left of the body is not read; another process takes over
         await refusals.refuse(send, refusal, for_task=visit.api == "execution", headers=headers)

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from isthmus.deployment.plane import Plane
 from isthmus.deployment.reading import Counts
+from isthmus.wire.names import PathKind
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
 
@@ -134,6 +135,10 @@ class _Deployment(Collector):
         agents.add_metric(["unhealthy"], counts.agents_unhealthy)
         agents.add_metric(["left"], counts.agents_left)
         yield agents
+        by_path = GaugeMetricFamily("isthmus_agents_by_path", "Healthy agents by path.", labels=["path"])
+        for path in PathKind:
+            by_path.add_metric([path.value], counts.healthy_by_path.get(path, 0))
+        yield by_path
         yield GaugeMetricFamily("isthmus_slots", "Slots of healthy agents.", value=counts.slots)
         yield GaugeMetricFamily("isthmus_slots_used", "Slots of healthy agents in use.", value=counts.slots_used)
         workloads = GaugeMetricFamily("isthmus_workloads", "Unsettled workloads by state.", labels=["state"])

@@ -69,7 +69,7 @@ def problem_of(error: Exception) -> Problem:
     """How an exception leaves: as the problem that it stands for, or as "internal"."""
     match error:
         case PlaneRefusedError():
-            return problem(error.problem, error.detail, source_address=error.source_address)
+            return problem(error.problem, error.detail, source_address=error.source_address, link_id=error.link_id)
         case BadRequestError():
             return error.problem
         case asgi.BodyTooLargeError():

@@ -41,7 +41,7 @@ def test_tables_of_another_version_are_refused(plane: Any) -> None:
         with pytest.raises(ConfigError) as caught:
             type(plane.executor)().start()
     finally:
-        plane.execute("UPDATE isthmus_alembic_version SET version_num = '0001'")
+        plane.execute("UPDATE isthmus_alembic_version SET version_num = '0002'")
     assert caught.value.code == "tables_outdated"
     assert "airflow db migrate" in caught.value.__notes__[0]
 

@@ -87,7 +87,7 @@ def test_airflow_db_migrate_has_made_the_tables(airflow_database: str) -> None:
     assert {row[0] for row in shape(airflow_database)["columns"]} == set(tables.metadata.tables)
     with databases.connected(airflow_database) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT version_num FROM isthmus_alembic_version")
-        assert cursor.fetchall() == [("0001",)]
+        assert cursor.fetchall() == [("0002",)]
 
 
 def test_the_manager_knows_whether_the_tables_are_up_to_date(airflow_url: str) -> None:
