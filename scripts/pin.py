@@ -21,6 +21,7 @@ FILES = (
     ("plane.txt", ["pyproject.toml", "--extra=plane"]),
     ("runner.txt", ["pyproject.toml", "--extra=runner"]),
     ("agent.txt", ["pyproject.toml"]),
+    ("azure.txt", ["pyproject.toml", "--extra=azure"]),
     ("lab.txt", ["pyproject.toml", "--extra=lab"]),
     ("bootstrap.txt", ["--group=bootstrap"]),
     ("az.txt", ["--group=az"]),

@@ -34,6 +34,9 @@ COMMANDS: Final[dict[str, Lazy]] = {
     "workloads": Lazy("isthmus.cli.workloads", "Workloads: look at them, cancel."),
     "agent": Lazy("isthmus.cli.agent", "Run an agent: it claims workloads and runs them here."),
     "api": Lazy("isthmus.cli.api", "Run the Remote Execution API of a deployment."),
+    "endpoint": Lazy(
+        "isthmus.cli.endpoints", "Private endpoints in your own network, and the names that lead to them."
+    ),
     "lab": Lazy("isthmus.cli.lab", "A local Azure network with real packets, to learn and to test private links."),
     "config": Lazy("isthmus.cli.settings", "Explain the settings of an agent or a deployment."),
     "version": Lazy("isthmus.cli.versions", "Show the version."),
@@ -113,11 +116,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _not_installed(module: str) -> ConfigError:
-    return ConfigError(
-        f"this command needs {module.partition('.')[0]}, which is not installed here",
-        code="not_installed",
-        hint="The bare install runs agents. For a deployment's side: requirements/plane.txt, or isthmus[plane].",
-    )
+    package = module.partition(".")[0]
+    hint = "The bare install runs agents. For a deployment's side: requirements/plane.txt, or isthmus[plane]."
+    if package == "azure":
+        hint = "The bare install runs agents. For private links on Azure: requirements/azure.txt, or isthmus[azure]."
+    return ConfigError(f"this command needs {module}, which is not installed here", code="not_installed", hint=hint)
 
 
 def _words(given: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ repeated with the same step, and returns when the cloud has finished it.
 
 from typing import Protocol
 
-from isthmus.link.endpoints import CustomerStatus, EndpointSpec, EndpointStatus
+from isthmus.link.endpoints import CustomerStatus, EndpointSpec, EndpointStatus, Network
 from isthmus.link.services import Connection, ProviderStatus, ServiceSpec, ServiceStatus
 from isthmus.link.states import Decision
 from isthmus.link.steps import CustomerStep, ProviderStep
@@ -25,6 +25,14 @@ class CustomerCloud(Protocol):
 
     async def list_endpoints(self, subscription: str) -> tuple[EndpointStatus, ...]:
         """The endpoints of a subscription that have our tag."""
+        ...
+
+    async def find_network(self, network_id: str) -> Network:
+        """A virtual network. Raises NotThereError."""
+        ...
+
+    async def list_subscriptions(self) -> tuple[str, ...]:
+        """The ids of the subscriptions that the credential sees."""
         ...
 
     async def apply_customer(self, step: CustomerStep) -> None:

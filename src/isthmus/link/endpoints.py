@@ -11,6 +11,12 @@ from isthmus.link.states import ConnectionState
 #: What an endpoint is called unless somebody chooses.
 ENDPOINT_NAME: Final = "isthmus-privatelink"
 
+#: The tag (of records: the metadata) that says that something is ours, and for which cluster.
+OWNER_TAG: Final = "isthmus"
+#: What an endpoint remembers for commands that name it alone.
+HOST_TAG: Final = "isthmus-host"
+ZONE_TAG: Final = "isthmus-zone"
+
 
 class ZoneScope(StrEnum):
     """How wide the private zone is.
@@ -21,6 +27,15 @@ class ZoneScope(StrEnum):
 
     CLUSTER = "cluster"
     DOMAIN = "domain"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A virtual network: where it is, and the names of its subnets."""
+
+    network_id: str
+    location: str
+    subnets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +63,11 @@ class EndpointSpec:
     def cluster_id(self) -> str:
         """What our tags say: who these resources are for."""
         return self.host.cluster_id
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The endpoint's tags."""
+        return {OWNER_TAG: self.cluster_id, HOST_TAG: str(self.host), ZONE_TAG: self.zone_id}
 
     @property
     def subscription(self) -> str:

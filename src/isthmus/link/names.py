@@ -135,6 +135,12 @@ def network_of(subnet_id: str) -> str:
     return str(parse_id(subnet_id, SUBNET).parent)
 
 
+def link_name(network_id: str) -> str:
+    """What our link of a network is called: stable, and another one for a network of that name in another group."""
+    network = parse_id(network_id, NETWORK)
+    return f"isthmus-{network.subscription[:8]}-{network.group}-{network.name}"[:80].rstrip(".-_")
+
+
 #: Kinds of Azure's that links are about.
 ENDPOINT: Final = "Microsoft.Network/privateEndpoints"
 SERVICE: Final = "Microsoft.Network/privateLinkServices"

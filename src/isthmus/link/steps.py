@@ -4,6 +4,7 @@ A step holds all that a driver needs to take it, and can be taken again without 
 waits: for the cloud to finish what somebody began, and for the provider to decide.
 """
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TypeAlias
@@ -113,7 +114,8 @@ class PutRecord:
     def sentence(self) -> str:
         """What this does."""
         verb = "Change" if self.etag else "Put"
-        return f"{verb} record {self.record} in zone {_named(self.zone_id)}: {self.address or 'the endpoint’s address'}"
+        address = self.address or "the address of the endpoint"
+        return f"{verb} record {self.record} in zone {_named(self.zone_id)}: {address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +268,11 @@ ProviderStep: TypeAlias = (
 )
 
 Step: TypeAlias = CustomerStep | ProviderStep
+
+
+def kind_of(step: Step) -> str:
+    """A step's stable name for programs: ``create_endpoint``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(step).__name__).lower()
 
 
 def _named(resource_id: str) -> str:

@@ -9,18 +9,20 @@ from ipaddress import IPv4Address
 from typing import Any, Final
 
 from isthmus.link import names
-from isthmus.link.endpoints import EndpointSpec, EndpointStatus, NetworkLinkStatus, RecordStatus
+from isthmus.link.endpoints import (
+    HOST_TAG,
+    OWNER_TAG,
+    ZONE_TAG,
+    EndpointSpec,
+    EndpointStatus,
+    NetworkLinkStatus,
+    RecordStatus,
+)
 from isthmus.link.services import Connection, ServiceSpec, ServiceStatus
 from isthmus.link.states import PENDING_LIFETIME, ConnectionState, Decision
 
 Json = Mapping[str, Any]
 Body = dict[str, Any]
-
-#: The tag (of records: the metadata) that says that something is ours, and for which cluster.
-OWNER: Final = "isthmus"
-#: What an endpoint remembers for commands that name it alone.
-_HOST: Final = "isthmus-host"
-_ZONE: Final = "isthmus-zone"
 
 #: How a rejection begins that was nobody's decision.
 EXPIRED: Final = f"Expired: nobody decided within {PENDING_LIFETIME.days} days"
@@ -45,7 +47,7 @@ def properties_of(body: Json) -> Json:
 
 def owner_of(body: Json) -> str:
     """The cluster that our tag names; empty without our tag."""
-    return str((body.get("tags") or {}).get(OWNER, ""))
+    return str((body.get("tags") or {}).get(OWNER_TAG, ""))
 
 
 def is_settled(body: Json) -> bool:
@@ -92,8 +94,7 @@ def endpoint(spec: EndpointSpec) -> Body:
         properties["ipConfigurations"] = [
             {"name": f"{id.name}-address", "properties": {"privateIPAddress": str(spec.address)}}
         ]
-    tags = {OWNER: spec.cluster_id, _HOST: str(spec.host), _ZONE: spec.zone_id}
-    return {"location": spec.location, "tags": tags, "properties": properties}
+    return {"location": spec.location, "tags": spec.tags, "properties": properties}
 
 
 def read_endpoint(body: Json, address: IPv4Address | None) -> EndpointStatus:
@@ -114,8 +115,8 @@ def read_endpoint(body: Json, address: IPv4Address | None) -> EndpointStatus:
         state=state,
         reason=reason,
         owner=owner_of(body),
-        host=str(tags.get(_HOST, "")),
-        zone_id=str(tags.get(_ZONE, "")),
+        host=str(tags.get(HOST_TAG, "")),
+        zone_id=str(tags.get(ZONE_TAG, "")),
         is_settled=is_settled(body),
         problem=_problem(body),
     )
@@ -142,13 +143,13 @@ def addresses_of(interface: Json) -> tuple[IPv4Address, ...]:
 
 def zone(cluster_id: str) -> Body:
     """What makes a private zone."""
-    return {"location": "global", "tags": {OWNER: cluster_id}}
+    return {"location": "global", "tags": {OWNER_TAG: cluster_id}}
 
 
 def network_link(network_id: str, cluster_id: str) -> Body:
     """What links a network with a zone."""
     properties = {"virtualNetwork": {"id": network_id}, "registrationEnabled": False}
-    return {"location": "global", "tags": {OWNER: cluster_id}, "properties": properties}
+    return {"location": "global", "tags": {OWNER_TAG: cluster_id}, "properties": properties}
 
 
 def read_network_link(body: Json) -> NetworkLinkStatus:
@@ -160,7 +161,7 @@ def read_network_link(body: Json) -> NetworkLinkStatus:
 def record(address: IPv4Address, ttl_seconds: int, cluster_id: str) -> Body:
     """What makes an A record."""
     records = [{"ipv4Address": str(address)}]
-    return {"properties": {"ttl": ttl_seconds, "aRecords": records, "metadata": {OWNER: cluster_id}}}
+    return {"properties": {"ttl": ttl_seconds, "aRecords": records, "metadata": {OWNER_TAG: cluster_id}}}
 
 
 def read_record(body: Json) -> RecordStatus:
@@ -169,7 +170,7 @@ def read_record(body: Json) -> RecordStatus:
     found = (one.get("ipv4Address") for one in properties.get("aRecords") or ())
     return RecordStatus(
         tuple(IPv4Address(one) for one in found if one),
-        str((properties.get("metadata") or {}).get(OWNER, "")),
+        str((properties.get("metadata") or {}).get(OWNER_TAG, "")),
         str(body.get("etag", "")),
     )
 
@@ -191,7 +192,7 @@ def service(spec: ServiceSpec) -> Body:
         "autoApproval": {"subscriptions": list(spec.approved_at_once)},
         "enableProxyProtocol": spec.has_proxy_protocol,
     }
-    return {"location": spec.location, "tags": {OWNER: spec.cluster_id}, "properties": properties}
+    return {"location": spec.location, "tags": {OWNER_TAG: spec.cluster_id}, "properties": properties}
 
 
 def changed_service(spec: ServiceSpec, body: Json) -> Body:

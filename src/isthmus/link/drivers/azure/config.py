@@ -66,6 +66,10 @@ class AzureConfig:
         return f"{self.arm_endpoint.rstrip('/')}/.default"
 
 
+#: What can be said by flags.
+FLAGS: Final = tuple(settings.settings_of(AzureConfig))
+
+
 def load(flags: Mapping[str, object], environment: Mapping[str, str]) -> AzureConfig:
     """Flags over environment over defaults. Raises ConfigError."""
     return settings.load(AzureConfig, flags=flags, environment=environment, prefix=PREFIX).config

@@ -34,7 +34,7 @@ from isthmus.kit.errors import InternalError
 from isthmus.link import names, reconciling, steps
 from isthmus.link.drivers.azure import bodies, errors
 from isthmus.link.drivers.azure.config import AzureConfig
-from isthmus.link.endpoints import CustomerStatus, EndpointSpec, EndpointStatus, ForeignZone, ZoneStatus
+from isthmus.link.endpoints import CustomerStatus, EndpointSpec, EndpointStatus, ForeignZone, Network, ZoneStatus
 from isthmus.link.errors import NotPermittedError, NotThereError
 from isthmus.link.services import Connection, ProviderStatus, ServiceSpec, ServiceStatus
 from isthmus.link.states import Decision
@@ -43,15 +43,6 @@ from isthmus.link.steps import CustomerStep, ProviderStep
 A = TypeVar("A")
 
 _NAMESPACE: Final = "Microsoft.Network"
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A virtual network: where it is, and the names of its subnets."""
-
-    network_id: str
-    location: str
-    subnets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +207,7 @@ class AzureCloud:
         body = VirtualNetworkLink(bodies.network_link(step.network_id, step.cluster_id))
         await self._finished(
             f"link network {network.name} with zone {where.name}",
-            lambda: links.begin_create_or_update(where.group, where.name, link_name(network), body),
+            lambda: links.begin_create_or_update(where.group, where.name, names.link_name(step.network_id), body),
         )
 
     async def _is_visible(self, spec: EndpointSpec) -> bool | None:
@@ -500,11 +491,6 @@ def default_credential(config: AzureConfig) -> DefaultAzureCredential:
     if config.ca_file is not None:
         options["connection_verify"] = str(config.ca_file)
     return DefaultAzureCredential(**options)
-
-
-def link_name(network: names.ResourceId) -> str:
-    """What our link of a network is called: stable, and different for networks of one name in two groups."""
-    return f"isthmus-{network.subscription[:8]}-{network.group}-{network.name}"[:80].rstrip(".-_")
 
 
 def _json(model: Any) -> bodies.Body:
