@@ -62,7 +62,7 @@ test: lint $(AZ_STAMP) programs
 	  echo 'Trying what failed once more:'; \
 	  $(PYTHON) -m pytest --last-failed --last-failed-no-failures none $(TESTS); }
 
-# nftables and dnsmasq: what the lab's packets need beside Python.
+# nftables, dnsmasq, HAProxy: what the lab's packets and the ingress need beside Python.
 programs: $(STAMP)
 	@$(PYTHON) scripts/programs.py
 

@@ -1,10 +1,11 @@
-"""Installs the programs that the lab's packets need, as root on Debian and Ubuntu; elsewhere it says what is missing.
+"""Installs the programs that tests need beside Python, as root on Debian and Ubuntu; elsewhere it says what is missing.
 
-Runs on .venv, before tests that move packets. Nothing depends on its success: those tests say themselves what they
-lack.
+They are those of the lab's packets, and HAProxy. Runs on .venv, before the tests. Nothing depends on its success:
+those tests say themselves what they lack.
 """
 
 import os
+import shutil
 import sys
 
 import bootstrap
@@ -13,9 +14,12 @@ from isthmus.lab.packets import requirements
 
 def main() -> int:
     """Install what is missing."""
-    for package in requirements.packages_missing():
+    missing = [*requirements.packages_missing()]
+    if shutil.which("haproxy") is None:
+        missing.append("haproxy")
+    for package in missing:
         if os.geteuid() != 0:
-            bootstrap.say(f"the lab's packets need {package}: apt-get install {package}")
+            bootstrap.say(f"tests need {package}: apt-get install {package}")
             continue
         try:
             bootstrap.install_debian_package(package)

@@ -1,0 +1,1 @@
+"""The control plane: organization, clusters and their ingress, deployments, links, operators, audit."""

@@ -1,0 +1,1 @@
+"""A cluster's ingress: HAProxy with a configuration that follows the registry."""
