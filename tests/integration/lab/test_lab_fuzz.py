@@ -185,7 +185,7 @@ def test_any_path(
 ) -> None:
     path = "/" + "/".join(lab.provider if word == "SUBSCRIPTION" else quote(word, safe="") for word in words)
     began = time.monotonic()
-    check(http.request(method, path, params={"api-version": version, **query}, json=body), began)
+    check(http.request(method, lab.url + path, params={"api-version": version, **query}, json=body), began)
 
 
 def _id(path: str) -> dict[str, str]:

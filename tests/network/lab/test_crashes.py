@@ -197,7 +197,7 @@ def survives(lab: ServedLab, arm: Path, kill_at: int, method: str, resource: Res
         assert arm.read_text().startswith("killed"), arm.read_text()
         return False
     finally:
-        step = arm.read_text() if arm.exists() else ""
+        step = arm.read_text().strip() if arm.exists() else ""
         arm.unlink(missing_ok=True)
     assert step.isdecimal(), step
     return True
