@@ -17,10 +17,12 @@ from uuid import UUID
 
 from isthmus.wire import admin, problems
 from isthmus.wire.agents import AgentWarning, Phase, Severity
-from isthmus.wire.names import Kind, Role
+from isthmus.wire.names import Kind, PathKind, Role
+from isthmus.wire.probes import ProbeReport
 
 TOKEN = "the-admin-token"
 PAGE = 2
+ORDER = UUID(int=99)
 NOW = datetime.now(UTC)
 
 
@@ -103,6 +105,9 @@ class FakeAdminApi:
     workloads: dict[UUID, admin.WorkloadView] = field(default_factory=dict)
     tokens: dict[str, admin.TokenView] = field(default_factory=dict)
     ranges: tuple[str, ...] = ()
+    restriction: admin.RestrictionOutcome = admin.RestrictionOutcome.RESTRICTED
+    #: What an agent that is asked for probes has reported when it is looked at next.
+    report: ProbeReport | None = None
     #: Path → status, content type, body: what to answer in the place of the truth.
     instead: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
@@ -116,6 +121,14 @@ class FakeAdminApi:
             case "PUT", ["allow-list"]:
                 self.ranges = tuple(str(one) for one in admin.AllowListBody.model_validate(body).ranges)
                 return 200, admin.AllowListView(ranges=self.ranges)
+            case "PUT", ["restriction"]:
+                wish = admin.RestrictionRequest.model_validate(body)
+                if self.restriction is admin.RestrictionOutcome.REFUSED and not (wish.dry_run or wish.force):
+                    return 409, problems.problem(problems.Code.AGENTS_CUT_OFF, "No healthy agent comes from there.")
+                outcome = admin.RestrictionOutcome.RESTRICTED if wish.force else self.restriction
+                return 200, restriction(self, outcome, tuple(str(one) for one in wish.ranges), dry_run=wish.dry_run)
+            case "DELETE", ["restriction"]:
+                return 200, restriction(self, admin.RestrictionOutcome.UNRESTRICTED, ())
             case "GET", ["tokens"]:
                 return 200, admin.TokenPage(tokens=tuple(self.tokens.values()))
             case "POST", ["tokens"]:
@@ -151,6 +164,12 @@ class FakeAdminApi:
                     return 409, problems.problem(problems.Code.AGENT_BUSY)
                 del self.agents[found.agent_id]
                 return 204, None
+            case "POST", ["agents", agent_id, "probes"]:
+                admin.ProbesRequest.model_validate(body)
+                asked = self.agents[UUID(agent_id)].model_copy(update={"probes_order_id": ORDER})
+                done = {} if self.report is None else {"probe_report": self.report, "probes_order_id": None}
+                self.agents[UUID(agent_id)] = asked.model_copy(update=done)
+                return 202, asked
             case "POST", ["agents", agent_id, verb]:
                 flags = {
                     "cordon": {"cordoned": True},
@@ -186,6 +205,41 @@ class FakeAdminApi:
                 return 202, found
             case _:
                 return 404, "404 page not found\n"
+
+
+def place(number: int, **changes: Any) -> admin.AgentPlace:
+    return admin.AgentPlace(
+        **{
+            "agent_id": UUID(int=number),
+            "name": f"agent-{number}",
+            "health": admin.AgentHealth.HEALTHY,
+            "path": PathKind.PUBLIC,
+            "link_id": None,
+            "address": "198.51.100.7",
+            "last_heartbeat_at": NOW,
+            **changes,
+        }
+    )
+
+
+def restriction(
+    fake: FakeAdminApi, outcome: admin.RestrictionOutcome, ranges: tuple[str, ...], *, dry_run: bool = False
+) -> admin.RestrictionView:
+    before = fake.ranges
+    if not dry_run:
+        fake.ranges = ranges
+    return admin.RestrictionView(
+        deployment_id="dtest234",
+        decided_at=NOW,
+        outcome=outcome,
+        reason="Because.",
+        dry_run=dry_run,
+        forced=False,
+        ranges_before=before,
+        ranges_after=ranges,
+        cut_off=(place(1),),
+        stays=(place(2, path=PathKind.LINK, link_id=268435747, address="10.20.0.5"),),
+    )
 
 
 def deployment(fake: FakeAdminApi) -> admin.DeploymentView:

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,8 +22,8 @@ from uuid import UUID, uuid4
 
 import uvicorn
 
-from isthmus.wire import agents, paths, problems, workloads
-from isthmus.wire.names import Kind
+from isthmus.wire import agents, paths, probes, problems, workloads
+from isthmus.wire.names import Kind, PathKind, Role
 from isthmus.wire.problems import Code
 
 DEPLOYMENT = "dtest234"
@@ -106,6 +107,9 @@ class FakePlane:
         self.cordoned = False
         self.drain = False
         self.cancel: list[UUID] = []
+        #: What the answers to heartbeats ask for, until its report is here.
+        self.probes: probes.ProbeOrder | None = None
+        self.reports: list[probes.ProbeReport] = []
         self.lost: list[UUID] = []
         self.agents: dict[str, tuple[UUID, UUID]] = {}
         self.queue: deque[workloads.LeasedWorkload] = deque()
@@ -264,6 +268,8 @@ class FakePlane:
         }
         if call.path in routes:
             return await routes[call.path](call)
+        if call.path == paths.PROBE:
+            return self._probe(call)
         if call.path.endswith("/token"):
             return self._mint(call)
         return Answer(404, paths.NOT_FOUND_TEXT.encode(), "text/plain")
@@ -273,6 +279,38 @@ class FakePlane:
             if known == agent_id:
                 return None if instance == instance_id else refusal(Code.AGENT_REPLACED)
         return refusal(Code.AGENT_UNKNOWN)
+
+    def _probe(self, call: Call) -> Answer:
+        return _yes(
+            probes.ProbeResponse(
+                deployment_id=DEPLOYMENT,
+                plane_version="0.1.0",
+                now=datetime.now(UTC),
+                restricted=False,
+                source_address=call.peer,
+                path=PathKind.PUBLIC,
+                link_id=None,
+                token_id="abcdefgh2345",
+                token_name="test",
+                token_expires_at=None,
+                token_roles=(),
+                token_queues=(),
+                token_links=(),
+                agents=tuple(
+                    probes.ProbedAgent(
+                        name=name,
+                        role=Role.WORKER,
+                        healthy=True,
+                        left=False,
+                        path=PathKind.PUBLIC,
+                        link_id=None,
+                        address=call.peer,
+                        heartbeat_seconds_ago=0.1,
+                    )
+                    for name in self.agents
+                ),
+            )
+        )
 
     async def _enrol(self, call: Call) -> Answer:
         request = agents.EnrolmentRequest.model_validate_json(call.body)
@@ -290,6 +328,8 @@ class FakePlane:
 
     async def _heartbeat(self, call: Call) -> Answer:
         request = agents.HeartbeatRequest.model_validate_json(call.body)
+        if request.probe_report is not None:
+            self.reports.append(request.probe_report)
         return self._known(request.agent_id, request.instance_id) or _yes(
             agents.HeartbeatResponse(
                 heartbeat_seconds=self.heartbeat_seconds,
@@ -297,6 +337,7 @@ class FakePlane:
                 drain=self.drain,
                 cancel=tuple(self._reference(one) for one in self.cancel),
                 lost=tuple(self._reference(one) for one in self.lost),
+                probes=self.probes,
             )
         )
 

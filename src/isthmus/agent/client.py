@@ -55,6 +55,7 @@ TOKEN_CODES: Final = frozenset(
         Code.TOKEN_EXPIRED,
         Code.TOKEN_REVOKED,
         Code.TOKEN_WRONG_DEPLOYMENT,
+        Code.TOKEN_WRONG_LINK,
         Code.TOKEN_SCOPE,
     }
 )
@@ -198,7 +199,13 @@ class PlaneClient:
         self._refused: set[str] = set()
         self._welcome = asyncio.Event()
         self._clock = clock
-        self.caller = calling.Caller(origin, clock, tls=make_tls(config), proxy=find_proxy(config, os.environ))
+        self.tls = make_tls(config)
+        self.caller = calling.Caller(origin, clock, tls=self.tls, proxy=find_proxy(config, os.environ))
+
+    @property
+    def token(self) -> str:
+        """The agent token, for checks that make connections of their own."""
+        return self._credential.token.decode("ascii")
 
     # --- the agent API ---
 
@@ -290,6 +297,11 @@ class PlaneClient:
             if not self._refused:
                 self._health.clear(conditions.REFUSED)
         return answer
+
+    def renew(self) -> None:
+        """The plane's name leads elsewhere: leave all connections, and ask again now what was refused."""
+        self.caller.renew()
+        self._welcome.set()
 
     def reread_token(self, error: IsthmusError) -> bool:
         """After a refusal: whether there is another token by now than the one that was refused."""

@@ -17,6 +17,10 @@ REFUSED: Final = Condition("agent_refused", Severity.ERROR)
 RUNNER_DOWN: Final = Condition("runner_down", Severity.ERROR, visible_after_seconds=20.0)
 #: A bug, ours or the plane's: an outcome that the plane does not take.
 SETTLEMENT_REFUSED: Final = Condition("settlement_refused", Severity.WARNING)
+#: What the last verification found. An outage explains it.
+VERIFICATION_FAILED: Final = Condition(
+    "verification_failed", Severity.WARNING, depends_on=frozenset({"plane_unreachable", "agent_refused"})
+)
 CORDONED: Final = Condition("cordoned", Severity.INFO)
 DRAINING: Final = Condition("draining", Severity.INFO)
 ONE_USER: Final = Condition("one_user", Severity.WARNING)

@@ -40,6 +40,9 @@ OFF: Final = "off"
 #: The longest path that fits into ``sockaddr_un`` (unix(7)), with its final zero.
 _SOCKET_PATH_BYTES: Final = 107
 
+#: A verification makes some connections of its own; more often than this it would be a load.
+_LEAST_VERIFY_SECONDS: Final = 10
+
 _LOOPBACK: Final = re.compile(r"localhost|127(\.\d+){3}|::1")
 
 
@@ -197,6 +200,12 @@ class AgentConfig:
         default="127.0.0.1:9321",
         why="Loopback: it says which queues and versions there are. In a pod, 0.0.0.0:9321 lets the probes in.",
     )
+    verify_every_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = setting(
+        "How often the agent verifies its road to the plane by itself: name, TCP, TLS, token, source. 0 for never.",
+        default=0.0,
+        unit="seconds",
+        why="Off: the plane can ask for it (isthmus agents verify), and an agent that gets through needs no proof.",
+    )
     log_level: LogLevel = setting("The least level that is logged.", default=LogLevel.INFO)
     log_format: LogFormat = setting("Lines for people (console) or for machines (json).", default=LogFormat.CONSOLE)
 
@@ -204,6 +213,8 @@ class AgentConfig:
         """Check what concerns more than one field. Raises ValueError."""
         if (self.token is None) == (self.token_file is None):
             raise ValueError(f"set one of token_file and {TOKEN_VARIABLE}: the agent needs one agent token")
+        if 0 < self.verify_every_seconds < _LEAST_VERIFY_SECONDS:
+            raise ValueError(f"verify_every_seconds is 0 or at least {_LEAST_VERIFY_SECONDS}")
         if (self.client_certificate is None) != (self.client_key is None):
             raise ValueError("set client_certificate and client_key together")
         if len(os.fsencode(self.gateway_socket)) > _SOCKET_PATH_BYTES:
@@ -290,5 +301,9 @@ class Timing:
     reaping: float = 5.0
     #: For the processes of a former instance to end.
     locking: float = 300.0
+    #: Between two looks at where the plane's name leads.
+    follow: float = 5.0
+    #: For each answer to a verification.
+    probe: float = 5.0
     #: A shown condition is not sent to the plane more often than this.
     heartbeat_least: float = 1.0

@@ -29,6 +29,7 @@ from isthmus.agent.config import AgentConfig, Timing
 from isthmus.agent.credentials import Credential
 from isthmus.agent.draining import Draining
 from isthmus.agent.enrolling import Enrolling, Membership
+from isthmus.agent.following import Following
 from isthmus.agent.forkserver import ForkServer
 from isthmus.agent.gateway import Gateway
 from isthmus.agent.heartbeating import Heartbeating
@@ -39,6 +40,7 @@ from isthmus.agent.road import Road
 from isthmus.agent.running import Running
 from isthmus.agent.serving import HealthPage
 from isthmus.agent.settling import Settling
+from isthmus.agent.verifying import Verifying
 from isthmus.kit import guarding, logs
 from isthmus.kit.clocks import Clock, SystemClock
 from isthmus.kit.errors import ConfigError
@@ -146,6 +148,16 @@ class Agent:
             clock=clock,
             stopped=self._stopped,
         )
+        self.verifying = Verifying(
+            config,
+            timing,
+            self.client,
+            health=self.health,
+            clock=clock,
+            quiet_seconds=self._quiet_seconds,
+            reported=self._steered,
+        )
+        self.following = Following(timing, self.client, clock=clock, moved=self._steered)
         self.heartbeating = Heartbeating(
             timing,
             self.client,
@@ -156,6 +168,7 @@ class Agent:
             phase=lambda: self.draining.phase,
             drain=self.draining.commanded,
             steered=self._steered,
+            verifying=self.verifying,
         )
         self.health.observe(lambda _occurrence, _came: self.heartbeating.poke())
         self.page = HealthPage(self.health, self.metrics, state=self._state, refresh=self._refresh_gauges)
@@ -199,6 +212,8 @@ class Agent:
             guarding.start(group, "heartbeating", self.heartbeating.run())
             guarding.start(group, "claiming", self.claiming.run())
             guarding.start(group, "settling", self.settling.run())
+            guarding.start(group, "following", self.following.run())
+            guarding.start(group, "verifying", self.verifying.run())
             guarding.start(group, "draining", self._end())
 
     async def _end(self) -> None:
@@ -222,6 +237,11 @@ class Agent:
     def _freed(self) -> None:
         self.claiming.look()
         self.draining.look()
+
+    def _quiet_seconds(self) -> float:
+        """The longest pause on a connection: what a claim waits, or from one heartbeat to the next."""
+        terms = self.membership.terms
+        return 0.0 if terms is None else max(terms.claim_wait_seconds, terms.heartbeat_seconds)
 
     # --- what is shown ---
 

@@ -13,6 +13,7 @@ from isthmus.agent.config import Timing
 from isthmus.agent.enrolling import Membership
 from isthmus.agent.patience import Patience
 from isthmus.agent.running import Running
+from isthmus.agent.verifying import Verifying
 from isthmus.kit.clocks import Clock
 from isthmus.kit.errors import IsthmusError
 from isthmus.kit.health import Health
@@ -41,6 +42,7 @@ class Heartbeating:
         phase: Callable[[], agents.Phase],
         drain: Callable[[], None],
         steered: Callable[[], None],
+        verifying: Verifying,
     ) -> None:
         """``drain`` is called when the plane says so, ``steered`` when ``cordoned`` has changed."""
         self._timing = timing
@@ -52,6 +54,7 @@ class Heartbeating:
         self._phase = phase
         self._drain = drain
         self._steered = steered
+        self._verifying = verifying
         self._patience = Patience(timing, clock)
         self._poked = asyncio.Event()
         #: The plane's word: no new work.
@@ -89,8 +92,9 @@ class Heartbeating:
         """One heartbeat; the seconds until the next."""
         terms = self._membership.terms
         usual = terms.heartbeat_seconds if terms is not None else 10.0
+        request = self._request(self._phase())
         try:
-            response = await self._client.heartbeat(self._request(self._phase()))
+            response = await self._client.heartbeat(request)
         except IsthmusError as error:
             wait = self._patience.after(error)
             if error.code == Code.AGENT_UNKNOWN:
@@ -102,6 +106,8 @@ class Heartbeating:
             return 0.0
         self._patience.succeeded()
         self.last_answered = self._clock.monotonic()
+        if request.probe_report is not None:
+            self._verifying.heard(request.probe_report)
         self._obey(response)
         return response.heartbeat_seconds
 
@@ -113,6 +119,7 @@ class Heartbeating:
             slots_used=self._running.used,
             leases=self._running.leases(),
             warnings=tuple(conditions.to_wire(one) for one in self._health.visible()[:_WARNINGS]),
+            probe_report=self._verifying.report,
         )
 
     def _obey(self, response: agents.HeartbeatResponse) -> None:
@@ -127,5 +134,7 @@ class Heartbeating:
             else:
                 self._health.clear(conditions.CORDONED)
             self._steered()
+        if response.probes is not None:
+            self._verifying.ordered(response.probes)
         if response.drain:
             self._drain()

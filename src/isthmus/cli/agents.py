@@ -4,15 +4,24 @@ Agents are named by their name or their id. Cordon, drain and cancel are states 
 is away learns of them when it is back.
 """
 
+import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+from pydantic import ValidationError
 
 from isthmus.cli import printing
 from isthmus.cli.calling import Json, Plane, with_plane
+from isthmus.cli.exits import Exit
+from isthmus.kit.errors import ConfigError, TemporaryError
 from isthmus.wire import admin
-from isthmus.wire.names import Role
+from isthmus.wire.names import PathKind, Role
+from isthmus.wire.probes import ProbeStatus
+
+#: A heartbeat until the agent hears of it, the checks with all their timeouts, a heartbeat back.
+_WAIT_SECONDS: Final = 120.0
+_LOOK_SECONDS: Final = 0.5
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, help="Agents: look at them, cordon, drain, remove.")
 
@@ -41,7 +50,7 @@ def _show(agent: admin.AgentView) -> None:
             ("phase", agent.phase),
             ("slots", f"{agent.slots_used} of {agent.slots} used"),
             ("queues", printing.words(agent.queues)),
-            ("address", agent.address or printing.NOTHING),
+            ("path", f"{path_of(agent)}, from {agent.address or 'no address'}, {_since(agent, now)}"),
             ("token", agent.token_id),
             ("versions", versions),
             ("labels", printing.words(f"{key}={value}" for key, value in agent.labels.items())),
@@ -55,8 +64,30 @@ def _show(agent: admin.AgentView) -> None:
                 )
                 or "none",
             ),
+            ("verified", _verified(agent, now)),
         )
     )
+
+
+def path_of(seen: admin.AgentView | admin.AgentPlace) -> str:
+    """The path in a word or two: ``public``, ``link 7``, ``link``."""
+    if seen.path is PathKind.PUBLIC or seen.link_id is None:
+        return seen.path.value
+    return f"{seen.path} {seen.link_id}"
+
+
+def _since(agent: admin.AgentView, now: datetime) -> str:
+    return "since it enrolled" if agent.path_since is None else f"since {printing.age(agent.path_since, now)}"
+
+
+def _verified(agent: admin.AgentView, now: datetime) -> str:
+    report = agent.probe_report
+    asked = "asked to; " if agent.probes_order_id is not None else ""
+    if report is None:
+        return f"{asked}no report yet" if asked else "never"
+    wrong = [row for row in report.rows if row.status in (ProbeStatus.FAIL, ProbeStatus.WARN)]
+    lines = [f"{asked}{report.status}, {printing.age(agent.probe_reported_at, now)}"]
+    return "\n".join([*lines, *(f"{row.status}: {row.check}: {row.details}" for row in wrong)])
 
 
 @app.command("list")
@@ -74,12 +105,13 @@ def list_agents(
         return
     now = datetime.now(UTC)
     printing.table(
-        ("AGENT", "ROLE", "HEALTH", "SLOTS", "QUEUES", "HEARTBEAT", "WARNINGS"),
+        ("AGENT", "ROLE", "HEALTH", "PATH", "SLOTS", "QUEUES", "HEARTBEAT", "WARN"),
         (
             (
                 agent.name,
                 agent.role.value,
                 condition(agent),
+                path_of(agent),
                 f"{agent.slots_used}/{agent.slots}",
                 printing.words(agent.queues),
                 printing.age(agent.last_heartbeat_at, now),
@@ -129,6 +161,86 @@ def uncordon(plane: Plane, agent: Agent, *, as_json: Json = False) -> None:
 def drain(plane: Plane, agent: Agent, *, as_json: Json = False) -> None:
     """Let an agent finish what it runs and leave."""
     _steer(plane, agent, "drain", "finishes what it runs and leaves.", as_json=as_json)
+
+
+@app.command("verify")
+@with_plane
+def verify(
+    plane: Plane,
+    agent: Agent,
+    *,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", metavar="ADDRESS", help="The private endpoint's address, which the name must have."),
+    ] = None,
+    public_address: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--public-address",
+            metavar="ADDRESS",
+            help="The cluster's public address, to see whether it refuses; may repeat.",
+        ),
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="The name must lead to a private address; --endpoint means that as well.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the report, and show it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Have an agent verify its way to the plane, from inside its network.
+
+    With --wait, the exit code is 1 if something failed.
+    """
+    found = plane.agent(agent)
+    after = plane.order_probes(found.agent_id, _order(endpoint, public_address or [], private=private))
+    if wait:
+        after = _await_report(plane, after)
+    if as_json:
+        printing.json_of(after)
+    elif wait and after.probe_report is not None:
+        for row in after.probe_report.rows:
+            printing.row(row)
+    else:
+        printing.say(f"Agent {after.name} is asked with its next heartbeat; see: isthmus agents show {after.name}")
+    if wait and after.probe_report is not None and after.probe_report.status is ProbeStatus.FAIL:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _order(endpoint: str | None, public_addresses: list[str], *, private: bool) -> admin.ProbesRequest:
+    try:
+        return admin.ProbesRequest.model_validate(
+            {
+                "endpoint": endpoint,
+                "public_addresses": public_addresses,
+                "public_allowed": not private and endpoint is None,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}",
+            code="request_invalid",
+            hint="See: isthmus agents verify --help",
+        ) from None
+
+
+def _await_report(plane: Plane, agent: admin.AgentView) -> admin.AgentView:
+    """The agent once its report on this order is there. Raises TemporaryError after a while."""
+    order_id = agent.probes_order_id
+    end = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < end:
+        time.sleep(_LOOK_SECONDS)
+        agent = plane.agent(str(agent.agent_id))
+        if agent.probe_report is not None and agent.probe_report.order_id == order_id:
+            return agent
+        if agent.probes_order_id != order_id:
+            break  # somebody asked for another one, and ours will never come
+    raise TemporaryError(
+        f"agent {agent.name} has sent no report: it is {agent.health}",
+        code="report_missing",
+        hint="It is asked with its next heartbeat, and answers with the one after: see isthmus agents show. Run "
+        "isthmus verify in its network if it cannot reach the plane.",
+    )
 
 
 @app.command("remove")

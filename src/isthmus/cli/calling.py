@@ -120,6 +120,14 @@ class Plane:
         """Put a whole allow list in force."""
         return self._ask(admin.AllowListView, "PUT", paths.ADMIN_ALLOW_LIST, body)
 
+    def restrict(self, body: admin.RestrictionRequest) -> admin.RestrictionView:
+        """Let only some ranges in, or hear what that would do."""
+        return self._ask(admin.RestrictionView, "PUT", paths.ADMIN_RESTRICTION, body)
+
+    def unrestrict(self) -> admin.RestrictionView:
+        """Let every address in."""
+        return self._ask(admin.RestrictionView, "DELETE", paths.ADMIN_RESTRICTION)
+
     def tokens(self) -> admin.TokenPage:
         """All agent tokens."""
         return self._ask(admin.TokenPage, "GET", paths.ADMIN_TOKENS)
@@ -166,6 +174,10 @@ class Plane:
     def steer_agent(self, agent_id: UUID, verb: str) -> admin.AgentView:
         """Cordon, uncordon or drain."""
         return self._ask(admin.AgentView, "POST", paths.ADMIN_AGENT_VERB.format(agent_id=agent_id, verb=verb))
+
+    def order_probes(self, agent_id: UUID, body: admin.ProbesRequest) -> admin.AgentView:
+        """Have an agent verify its way to the plane."""
+        return self._ask(admin.AgentView, "POST", paths.ADMIN_AGENT_PROBES.format(agent_id=agent_id), body)
 
     def remove_agent(self, agent_id: UUID, *, force: bool) -> None:
         """Strike an agent off the roster."""

@@ -8,17 +8,19 @@ import json
 import shlex
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from isthmus.cli import printing
+from isthmus.cli import agents, printing
 from isthmus.cli.calling import Json, Plane, with_plane
 from isthmus.cli.exits import Exit
 from isthmus.kit.errors import ConfigError, NotFoundError
 from isthmus.wire import admin
 from isthmus.wire.bodies import Response
+from isthmus.wire.names import PathKind
 
 app = typer.Typer(add_completion=False, help="Set up a deployment, run it, look at it, and say who may come in.")
 allow_list = typer.Typer(
@@ -35,6 +37,8 @@ PlainJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Ranges = Annotated[
     list[str], typer.Argument(metavar="RANGE...", help="IPv4 or IPv6 ranges, as in 192.0.2.0/24 or 2001:db8::1.")
 ]
+
+Force = Annotated[bool, typer.Option("--force", help="Even if it shuts out the last healthy agent.")]
 
 
 class DirectoryView(Response):
@@ -198,7 +202,7 @@ def show(plane: Plane, *, as_json: Json = False) -> None:
         (
             ("deployment", view.deployment_id),
             ("versions", f"isthmus {view.version}, airflow {view.airflow_version}"),
-            ("agents", f"{view.agents_healthy} healthy, {view.agents_unhealthy} unhealthy"),
+            ("agents", f"{view.agents_healthy} healthy{_paths(view)}, {view.agents_unhealthy} unhealthy"),
             ("workloads", f"{view.workloads_queued} queued, {view.workloads_active} leased or running"),
             ("heartbeat", f"every {view.heartbeat_seconds:g} s"),
             ("leases", f"{view.lease_seconds:g} s unstarted, {view.running_lease_seconds:g} s running"),
@@ -207,6 +211,90 @@ def show(plane: Plane, *, as_json: Json = False) -> None:
             ("connections", printing.words(view.allowed_connections, "none are handed to tasks")),
             ("variables", printing.words(view.allowed_variables, "none are handed to tasks")),
         )
+    )
+
+
+def _paths(view: admin.DeploymentView) -> str:
+    parts = [f"{number} {_BY[path]}" for path, number in sorted(view.agents_healthy_by_path.items()) if number]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+_BY: Final = {PathKind.PUBLIC: "over the public path", PathKind.LINK: "through a link"}
+
+
+@app.command("restrict")
+@with_plane
+def restrict(
+    plane: Plane,
+    *,
+    to: Annotated[
+        list[str],
+        typer.Option(
+            "--to", metavar="RANGE", help="Let only this range in; may repeat. For a link: the cluster's CIDR."
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say who would be cut off, and change nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if no healthy agent comes from there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let agents in from these ranges alone, once a healthy one comes from there. Shows first who is cut off.
+
+    Where the allow list does not have the ranges yet they are added first: run it again when an agent has come.
+    """
+    ranges = tuple(_parse(to))
+    planned = plane.restrict(admin.RestrictionRequest(ranges=ranges, force=force, dry_run=True))
+    if not as_json:
+        _show_places(planned)
+    view = planned
+    if not dry_run:
+        view = plane.restrict(admin.RestrictionRequest(ranges=ranges, force=force))
+    if as_json:
+        printing.json_of(view)
+    else:
+        printing.say(f"{_SAID[view.outcome]}{' (dry run)' if dry_run else ''}: {view.reason}")
+    if view.outcome in (admin.RestrictionOutcome.WIDENED, admin.RestrictionOutcome.REFUSED):
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command("unrestrict")
+@with_plane
+def unrestrict(plane: Plane, *, as_json: Json = False) -> None:
+    """Empty the allow list: every address may come in; tokens are still asked for."""
+    view = plane.unrestrict()
+    if as_json:
+        printing.json_of(view)
+        return
+    printing.say(f"{_SAID[view.outcome]}: {view.reason}")
+    if view.ranges_before:
+        printing.note(f"The allow list was {', '.join(view.ranges_before)}.")
+
+
+_SAID: Final = {
+    admin.RestrictionOutcome.RESTRICTED: "Restricted",
+    admin.RestrictionOutcome.WIDENED: "Not restricted yet, only widened",
+    admin.RestrictionOutcome.REFUSED: "Refused",
+    admin.RestrictionOutcome.UNRESTRICTED: "Unrestricted",
+    admin.RestrictionOutcome.UNCHANGED: "Unchanged",
+}
+
+
+def _show_places(view: admin.RestrictionView) -> None:
+    rows = [("cut off", place) for place in view.cut_off] + [("stays", place) for place in view.stays]
+    now = datetime.now(UTC)
+    printing.table(
+        ("", "AGENT", "HEALTH", "PATH", "ADDRESS", "HEARTBEAT"),
+        (
+            (
+                what,
+                place.name,
+                place.health.value,
+                agents.path_of(place),
+                place.address or printing.NOTHING,
+                printing.age(place.last_heartbeat_at, now),
+            )
+            for what, place in rows
+        ),
+        empty="No agent is there.",
     )
 
 
@@ -238,8 +326,8 @@ def _show_ranges(view: admin.AllowListView, *, as_json: bool) -> None:
         printing.note("The allow list is empty: every address may come in.")
 
 
-def _replace(plane: Plane, networks: list[Network], *, as_json: bool) -> None:
-    body = admin.AllowListBody(ranges=tuple(networks))
+def _replace(plane: Plane, networks: list[Network], *, force: bool = False, as_json: bool) -> None:
+    body = admin.AllowListBody(ranges=tuple(networks), force=force)
     _show_ranges(plane.replace_allow_list(body), as_json=as_json)
 
 
@@ -252,16 +340,16 @@ def show_allow_list(plane: Plane, *, as_json: Json = False) -> None:
 
 @allow_list.command("add")
 @with_plane
-def add_ranges(plane: Plane, ranges: Ranges, *, as_json: Json = False) -> None:
+def add_ranges(plane: Plane, ranges: Ranges, *, force: Force = False, as_json: Json = False) -> None:
     """Let more ranges in. The first range shuts every other address out."""
     wanted = _parse(ranges)
     present = _in_force(plane)
-    _replace(plane, [*present, *(one for one in wanted if one not in present)], as_json=as_json)
+    _replace(plane, [*present, *(one for one in wanted if one not in present)], force=force, as_json=as_json)
 
 
 @allow_list.command("remove")
 @with_plane
-def remove_ranges(plane: Plane, ranges: Ranges, *, as_json: Json = False) -> None:
+def remove_ranges(plane: Plane, ranges: Ranges, *, force: Force = False, as_json: Json = False) -> None:
     """Shut ranges out. The list is never emptied this way: see clear."""
     wanted = _parse(ranges)
     present = _in_force(plane)
@@ -279,14 +367,14 @@ def remove_ranges(plane: Plane, ranges: Ranges, *, as_json: Json = False) -> Non
             code="allow_list_emptied",
             hint="If that is meant: isthmus deployment allow-list clear.",
         )
-    _replace(plane, left, as_json=as_json)
+    _replace(plane, left, force=force, as_json=as_json)
 
 
 @allow_list.command("set")
 @with_plane
-def set_ranges(plane: Plane, ranges: Ranges, *, as_json: Json = False) -> None:
+def set_ranges(plane: Plane, ranges: Ranges, *, force: Force = False, as_json: Json = False) -> None:
     """Put exactly these ranges in force."""
-    _replace(plane, _parse(ranges), as_json=as_json)
+    _replace(plane, _parse(ranges), force=force, as_json=as_json)
 
 
 @allow_list.command("clear")

@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, Lazy]] = {
     "workloads": Lazy("isthmus.cli.workloads", "Workloads: look at them, cancel."),
     "agent": Lazy("isthmus.cli.agent", "Run an agent: it claims workloads and runs them here."),
     "api": Lazy("isthmus.cli.api", "Run the Remote Execution API of a deployment."),
+    "verify": Lazy("isthmus.cli.verify", "Look at the way from this network to a deployment, step by step."),
     "endpoint": Lazy(
         "isthmus.cli.endpoints", "Private endpoints in your own network, and the names that lead to them."
     ),
@@ -130,7 +131,7 @@ def _words(given: Sequence[str]) -> list[str]:
         if word.startswith("-") or (not words and word not in COMMANDS):
             break
         words.append(word)
-    if len(words) == 2 and words[0] in {"agent", "api", "version"}:
+    if len(words) == 2 and words[0] in {"agent", "api", "verify", "version"}:
         words.pop()
     return words
 

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from isthmus.wire.bodies import Response
+from isthmus.wire.bodies import Request, Response
+from isthmus.wire.probes import ProbeRow, ProbeStatus
 
 #: What stands where there is nothing to say.
 NOTHING: Final = "-"
@@ -22,6 +23,11 @@ NOTHING: Final = "-"
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
 _STYLES: Final = {
+    "pass": "green",
+    "warn": "yellow",
+    "fail": "bold red",
+    "skip": "dim",
+    "link": "green",
     "healthy": "green",
     "active": "green",
     "succeeded": "green",
@@ -85,7 +91,7 @@ def note(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def json_of(body: Response) -> None:
+def json_of(body: Response | Request) -> None:
     """A wire body as JSON."""
     say(body.model_dump_json(indent=2))
 
@@ -102,6 +108,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) 
     for row in rows:
         sheet.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     Console(highlight=False).print(sheet)
+
+
+def row(found: ProbeRow) -> None:
+    """One row of a verification, at once: status, what was looked at, what was seen, what to do."""
+    text = found.details
+    if found.status is not ProbeStatus.SKIP and found.target not in found.details:
+        text = f"{found.target}: {found.details}"
+    line = Text(f"{found.status.value.upper():4}", style=_STYLES.get(found.status.value, ""))
+    Console(highlight=False, soft_wrap=True).print(line, Text(f"{found.check:12} {text}"), sep="  ")
+    if found.remedy:
+        paragraph(found.remedy, indent=19)
+    sys.stdout.flush()
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> None:

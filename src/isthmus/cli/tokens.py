@@ -38,6 +38,7 @@ def _show(token: admin.TokenView, secret: str) -> None:
             ("state", token.state),
             ("roles", printing.words(token.roles, "any")),
             ("queues", printing.words(token.queues, "any")),
+            ("links", printing.words(map(str, token.links), "any path")),
             ("expires", "never" if token.expires_at is None else printing.age(token.expires_at)),
             ("secret", secret),
         )
@@ -77,6 +78,14 @@ def create(
     never_expires: NeverExpires = False,
     role: Annotated[list[Role] | None, typer.Option("--role", help="Only for agents of this role; may repeat.")] = None,
     queue: Annotated[list[str] | None, typer.Option("--queue", help="Only for this queue; may repeat.")] = None,
+    link: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--link",
+            metavar="LINK_ID",
+            help="Only through this private link connection; may repeat. Ids are shown by: isthmus link connections.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     out: Out = None,
     as_json: Json = False,
@@ -88,6 +97,7 @@ def create(
         expires_days=None if never_expires else expires_days,
         roles=tuple(role or ()),
         queues=tuple(queue or ()),
+        links=tuple(link or ()),
     )
     _hand_over(plane.create_token(body), as_json=as_json, quiet=quiet, out=out)
 
@@ -107,7 +117,7 @@ def list_tokens(plane: Plane, *, as_json: Json = False) -> None:
                 token.token_id,
                 token.name,
                 token.state.value,
-                printing.words((*token.roles, *token.queues), "any"),
+                printing.words((*token.roles, *token.queues, *(f"link {link}" for link in token.links)), "any"),
                 "never" if token.expires_at is None else printing.age(token.expires_at),
                 printing.words(
                     part
@@ -154,10 +164,10 @@ def rotate(
 
 
 def _checked(
-    *, name: str, expires_days: int | None, roles: tuple[Role, ...], queues: tuple[str, ...]
+    *, name: str, expires_days: int | None, roles: tuple[Role, ...], queues: tuple[str, ...], links: tuple[int, ...]
 ) -> admin.TokenCreateRequest:
     try:
-        return admin.TokenCreateRequest(name=name, expires_days=expires_days, roles=roles, queues=queues)
+        return admin.TokenCreateRequest(name=name, expires_days=expires_days, roles=roles, queues=queues, links=links)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(

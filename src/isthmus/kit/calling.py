@@ -225,7 +225,7 @@ class Caller:
         self.config = config or CallingConfig()
         self.clock = clock
         self._tls = tls
-        self._proxy = proxy
+        self.proxy = proxy
         self._base = f"{origin.scheme}://{origin.address}"
         self._pool: _Pool | None = None
         self._left: list[_Pool] = []
@@ -298,8 +298,8 @@ class Caller:
                 allow_redirects=False,
                 skip_auto_headers=_NOT_ADDED,
                 proxy=self._proxy_url(),
-                proxy_headers={"Proxy-Authorization": self._proxy.authorization}
-                if self._proxy is not None and self._proxy.authorization
+                proxy_headers={"Proxy-Authorization": self.proxy.authorization}
+                if self.proxy is not None and self.proxy.authorization
                 else None,
             )
         except BaseException:
@@ -308,7 +308,7 @@ class Caller:
         return Reply(pool, response, self.config.body_seconds)
 
     def _proxy_url(self) -> str | None:
-        return None if self._proxy is None else f"{self._proxy.origin.scheme}://{self._proxy.origin.address}"
+        return None if self.proxy is None else f"{self.proxy.origin.scheme}://{self.proxy.origin.address}"
 
     def _current(self) -> _Pool:
         now = self.clock.monotonic()
@@ -345,7 +345,7 @@ class Caller:
 
     def _failure(self, error: BaseException, answer_seconds: float) -> UnreachableError:
         """What ``error`` means to our callers."""
-        hop = self.origin if self._proxy is None else self._proxy.origin
+        hop = self.origin if self.proxy is None else self.proxy.origin
         for kinds, code, summary, hint in _FAILURES:
             if isinstance(error, kinds):
                 return UnreachableError(

@@ -133,6 +133,29 @@ def judge_page(answer: Answer | RoadError) -> Finding:
     )
 
 
+def judge_proxy(host: str, proxy: str) -> Finding:
+    """Whether programs here would go through a proxy, on which a private address is of no use."""
+    if not proxy:
+        return Finding(Status.PASS, "programs here go straight to it")
+    return Finding(
+        Status.WARN,
+        f"programs here go to {host} through the proxy {proxy}; what follows is the way without it",
+        f"Add {host} to NO_PROXY, or set the agent's proxy to off, for the private path; the proxy resolves the name "
+        "in its own network.",
+    )
+
+
+def judge_open_path(details: str, *, is_allowed: bool) -> Finding:
+    """A public path that is served while the deployment is not restricted, or did not say that it is."""
+    if is_allowed:
+        return Finding(Status.PASS, f"{details}, as it may")
+    return Finding(
+        Status.WARN,
+        details,
+        "Once all agents come through the link, restrict the deployment: isthmus deployment restrict --to RANGE.",
+    )
+
+
 def judge_keep_alive(quiet_seconds: float) -> Finding:
     """Whether connections are used often enough to survive Azure's idle timeout."""
     shown = f"a connection is quiet for {quiet_seconds:.0f} s at most"

@@ -7,6 +7,13 @@ the heartbeat show the same rows.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from isthmus.wire.probes import ProbeReport, ProbeRow, ProbeStatus
+
+#: A line on the wire is not longer (``wire.probes.Line``).
+_LINE: Final = 512
 
 
 class Status(StrEnum):
@@ -24,11 +31,14 @@ class Check(StrEnum):
     RESOLVER = "resolver"
     NAME = "name"
     ADDRESS = "address"
+    PROXY = "proxy"
     TCP = "tcp"
     TLS = "tls"
+    INGRESS = "ingress"
     DEPLOYMENT = "deployment"
-    TOKEN = "token"
     SOURCE = "source"
+    TOKEN = "token"
+    CLOCK = "clock"
     HEARTBEAT = "heartbeat"
     KEEP_ALIVE = "keep_alive"
     PUBLIC_PATH = "public_path"
@@ -76,3 +86,26 @@ class Report:
             if status in statuses:
                 return status
         return Status.PASS
+
+
+def to_wire(report: Report, order_id: UUID | None = None) -> ProbeReport:
+    """The report as it is sent and shown, cut to what the wire allows."""
+    return ProbeReport(
+        order_id=order_id,
+        url=report.url[:_LINE],
+        started_at=report.started_at,
+        status=ProbeStatus(report.status.value),
+        rows=tuple(row_to_wire(row) for row in report.rows),
+    )
+
+
+def row_to_wire(row: Row) -> ProbeRow:
+    """One row, cut in the same way."""
+    return ProbeRow(
+        check=row.check.value,
+        target=row.target[:_LINE],
+        status=ProbeStatus(row.status.value),
+        details=row.details[:_LINE],
+        remedy=row.remedy[:_LINE],
+        took_seconds=round(row.took_seconds, 4),
+    )

@@ -4,10 +4,12 @@ Facts: inside an Azure network the resolver is 168.63.129.16; a private zone ans
 it, and hides every public name below its own that it does not hold (Azure DNS, "What is a virtual network link").
 """
 
+import asyncio
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 import dns.asyncresolver
@@ -21,6 +23,24 @@ Address = IPv4Address | IPv6Address
 
 #: Azure's resolver inside every virtual network.
 AZURE_RESOLVER: Final = "168.63.129.16"
+
+
+#: RFC 1918, RFC 6598 (shared), RFC 2544 (benchmarks), RFC 4193; loopback and link-local.
+_PRIVATE: Final = tuple(
+    ip_network(text)
+    for text in (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "198.18.0.0/15",
+        "fc00::/7",
+        "::1/128",
+        "fe80::/10",
+    )
+)
 
 
 class Outcome(StrEnum):
@@ -45,6 +65,8 @@ class Resolution:
     aliases: tuple[str, ...] = ()
     ttl_seconds: int | None = None
     reason: str = ""
+    #: The zone that says that there is no such name, where the answer names it.
+    zone: str = ""
 
 
 async def resolve(name: str, *, timeout_seconds: float, nameservers: Sequence[str] = ()) -> Resolution:
@@ -76,8 +98,9 @@ async def _ask(
 ) -> Resolution:
     try:
         answer = await resolver.resolve(name, kind, search=False, raise_on_no_answer=False)
-    except dns.resolver.NXDOMAIN:
-        return Resolution(name, resolvers, Outcome.NO_SUCH_NAME, reason=f"{name} does not exist (NXDOMAIN)")
+    except dns.resolver.NXDOMAIN as error:
+        reason = f"{name} does not exist (NXDOMAIN)"
+        return Resolution(name, resolvers, Outcome.NO_SUCH_NAME, reason=reason, zone=_zone(error))
     except dns.resolver.NoNameservers as error:
         return Resolution(name, resolvers, Outcome.REFUSED, reason=str(error))
     except dns.exception.Timeout:
@@ -91,6 +114,43 @@ async def _ask(
         return Resolution(name, resolvers, Outcome.NO_DATA, aliases=aliases, reason=f"{name} has no address")
     addresses = tuple(ip_address(str(record.address)) for record in answer.rrset)
     return Resolution(name, resolvers, Outcome.ANSWER, addresses, aliases, answer.rrset.ttl)
+
+
+def _zone(error: dns.resolver.NXDOMAIN) -> str:
+    """The owner of the SOA record that comes with a negative answer (RFC 2308); empty if there is none."""
+    for response in error.kwargs.get("responses", {}).values():
+        for rrset in response.authority:
+            if rrset.rdtype == dns.rdatatype.SOA:
+                return str(rrset.name.to_text(omit_final_dot=True))
+    return ""
+
+
+def is_private(address: Address) -> bool:
+    """Whether ``address`` is of a private network. Documentation ranges, which Python counts in, are not."""
+    return any(address in network for network in _PRIVATE)
+
+
+async def resolve_as_programs(name: str, *, timeout_seconds: float) -> tuple[Address, ...]:
+    """What this system gives programs for ``name``: as a rule the hosts file before DNS. Empty where it has nothing."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(ip_address(str(address[0]).partition("%")[0]) for *_, address in found))
+
+
+def judge_hosts(resolution: Resolution, local: Sequence[Address]) -> Finding:
+    """A name that programs here look up elsewhere than in DNS, with another result."""
+    shown = ", ".join(str(one) for one in local)
+    if all(one.is_loopback for one in local):
+        return Finding(Status.PASS, f"{shown}, this system itself")
+    asked = ", ".join(str(one) for one in resolution.addresses) or "nothing"
+    return Finding(
+        Status.WARN,
+        f"{shown}, from this system's own list (the hosts file); DNS has {asked}",
+        "Nobody corrects such a list when an address changes: remove the name from it once DNS is right.",
+    )
 
 
 def judge_resolver(resolution: Resolution) -> Finding:
@@ -120,17 +180,33 @@ def judge_resolver(resolution: Resolution) -> Finding:
             return Finding(Status.PASS, f"{asked}{azure} answers")
 
 
-def judge_name(resolution: Resolution) -> Finding:
-    """Whether the name exists here."""
+def judge_name(resolution: Resolution, public: Resolution | None = None) -> Finding:
+    """Whether the name exists here. ``public`` is what a public resolver says, where one was asked."""
     if resolution.outcome is Outcome.ANSWER:
         shown = ", ".join(str(one) for one in resolution.addresses)
         through = f" by way of {', '.join(resolution.aliases)}" if resolution.aliases else ""
         return Finding(Status.PASS, f"{shown}{through}, TTL {resolution.ttl_seconds} s")
+    zone = f" The zone {resolution.zone} says so." if resolution.zone else ""
+    if public is not None and public.outcome is Outcome.ANSWER:
+        shown = ", ".join(str(one) for one in public.addresses)
+        return Finding(
+            Status.FAIL,
+            f"{resolution.reason} here, and on the internet it does ({shown}): a private zone hides it.{zone}",
+            "A private zone that is linked to this network answers for every name below its own. Add this name's A "
+            "record to it, or give the endpoint a zone of the cluster's own name, which hides nothing else "
+            "(isthmus endpoint create --zone-scope cluster).",
+        )
+    if public is not None and public.outcome is Outcome.NO_SUCH_NAME:
+        return Finding(
+            Status.FAIL,
+            f"{resolution.reason}, here and on the internet",
+            "Check the URL's host: it is shown by isthmus deployment show.",
+        )
     custom = AZURE_RESOLVER not in resolution.resolvers
     forward = f" {resolution.resolvers[0]} must forward the name to {AZURE_RESOLVER}." if custom else ""
     return Finding(
         Status.FAIL,
-        resolution.reason,
+        f"{resolution.reason}{'.' if zone else ''}{zone}",
         "A private zone that is linked to this network may hide the public name without holding the record: add the "
         f"record, or link the zone that holds it.{forward}",
     )
@@ -142,6 +218,16 @@ def judge_address(
     """Whether the name leads to the endpoint (its address, when known), or at least to a private address."""
     seen = resolution.addresses
     shown = ", ".join(str(one) for one in seen)
+    private = [one for one in seen if is_private(one)]
+    if not private and (private_wanted or endpoint is not None):
+        known = " (the cluster's public address)" if any(one in public for one in seen) else ""
+        return Finding(
+            Status.FAIL,
+            f"{shown} is public{known}: no private zone that holds the name answers in this network",
+            "Create the zone and its record, and link it to this network (isthmus endpoint create does all three). "
+            "Peering does not carry DNS: each network needs a link of its own; a custom DNS server must forward to "
+            f"{AZURE_RESOLVER}.",
+        )
     if endpoint is not None:
         if all(one == endpoint for one in seen):
             return Finding(Status.PASS, f"{shown} is the endpoint's address")
@@ -150,19 +236,10 @@ def judge_address(
             f"the name leads to {shown}, the endpoint is {endpoint}",
             "Put the endpoint's address into the zone's A record, and look for a second zone of the same name.",
         )
-    private = [one for one in seen if one.is_private]
+    if not private:
+        return Finding(Status.PASS, f"{shown} is public, as the public path has it")
     if len(private) == len(seen):
         return Finding(Status.PASS, f"{shown} is private")
-    if private:
-        return Finding(
-            Status.FAIL, f"some of {shown} are public", "Keep only the endpoint's address in the zone's A record."
-        )
-    if not private_wanted:
-        return Finding(Status.PASS, f"{shown} is public, as the public path has it")
-    known = " (the cluster's public address)" if any(one in public for one in seen) else ""
     return Finding(
-        Status.FAIL,
-        f"{shown} is public{known}",
-        "Link the private zone that holds the record to this network. Peering does not carry DNS: each network with "
-        f"agents needs a link of its own; a custom DNS server must forward to {AZURE_RESOLVER}.",
+        Status.FAIL, f"some of {shown} are public", "Keep only the endpoint's address in the zone's A record."
     )

@@ -1,31 +1,33 @@
 """One verification: the checks in order, each only where those that it rests on have passed.
 
-The plane's side of it (token, source, heartbeat) is asked through ``Plane``, which the caller brings: an agent asks
-with its own credential, the command line with a token that it was given, and without one those rows are skipped.
+The deployment's side of it is asked through ``Plane`` (``planes.ProbedPlane``), which the caller brings: an agent asks
+with its own credential, the command line with a token that it was given or with none.
 """
 
 import datetime
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Final, Protocol
 
 from isthmus.probe import asking, judging, resolving
+from isthmus.probe.answering import PlaneFindings
 from isthmus.probe.asking import Answer, Peer, Road, RoadError
 from isthmus.probe.reports import Check, Finding, Report, Row, Status
-from isthmus.probe.resolving import Address, Resolution
+from isthmus.probe.resolving import Address, Outcome, Resolution
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is verified. ``path`` is the deployment's, with its leading slash; ``tls`` is None for plain HTTP.
 
-    ``endpoint`` is the private endpoint's address where it is known; ``is_private_wanted`` says that the name has to
-    lead to a private address; ``public_addresses`` are the cluster's, asked in the end whether they refuse;
-    ``is_restricted`` says that they should. ``quiet_seconds`` is the longest pause on an agent's connections, None
-    where no agent asks.
+    ``endpoint`` is the private endpoint's address where it is known; ``is_public_allowed`` says that the name may lead
+    to a public address, and that the public path may be open; ``public_addresses`` are the cluster's, asked in the end
+    whether they refuse; a ``public_resolver`` finds them where they are not given, and tells a name that is hidden here
+    from one that does not exist. ``proxy`` is what programs here would go through (host and port), empty for none.
+    ``quiet_seconds`` is the longest pause on an agent's connections, None where no agent asks.
     """
 
     host: str
@@ -33,9 +35,10 @@ class Target:
     path: str
     tls: ssl.SSLContext | None
     endpoint: Address | None = None
-    is_private_wanted: bool = True
+    is_public_allowed: bool = False
     public_addresses: tuple[Address, ...] = ()
-    is_restricted: bool = False
+    public_resolver: str = ""
+    proxy: str = ""
     quiet_seconds: float | None = None
     nameservers: tuple[str, ...] = ()
     timeout_seconds: float = 5.0
@@ -47,15 +50,6 @@ class Target:
         return f"{scheme}://{self.host}{'' if self.port == usual else f':{self.port}'}{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class PlaneFindings:
-    """What the deployment says to the credential: is it good, where does it come from, do its agents report."""
-
-    token: Finding
-    source: Finding | None = None
-    heartbeat: Finding | None = None
-
-
 class Plane(Protocol):
     """The deployment, asked with a credential along a road."""
 
@@ -63,7 +57,7 @@ class Plane(Protocol):
         """Ask through a new connection along ``road``. Raises nothing."""
 
     async def is_served(self, road: Road, path: str) -> Finding:
-        """Whether this road is served or refused: for the public path of a restricted deployment."""
+        """Whether this road is served (FAIL) or refused (PASS): for the public path."""
 
 
 Tell = Callable[[Row], None]
@@ -88,31 +82,60 @@ class _Rows:
             self.add(check, target, Finding(Status.SKIP, why))
 
 
+#: What is asked along the road, in order; each rests on those before.
+_ALONG: Final = (
+    Check.TCP,
+    Check.TLS,
+    Check.INGRESS,
+    Check.DEPLOYMENT,
+    Check.SOURCE,
+    Check.TOKEN,
+    Check.CLOCK,
+    Check.HEARTBEAT,
+)
+
+
 async def verify(target: Target, *, plane: Plane | None = None, tell: Tell = lambda _: None) -> Report:
     """Run all checks; ``tell`` hears of each row as it is known. Raises nothing that a network can cause."""
     started_at = datetime.datetime.now(datetime.UTC)
     rows = _Rows(tell)
-    addresses = await _check_name(target, rows)
+    public = await _resolve_publicly(target)
+    known = target.public_addresses or (public.addresses if public is not None else ())
+    addresses = await _check_name(replace(target, public_addresses=known), public, rows)
+    rows.add(Check.PROXY, target.host, judging.judge_proxy(target.host, target.proxy))
+    is_restricted = None
     if not addresses:
-        rest = [Check.TCP, Check.TLS, Check.DEPLOYMENT, Check.TOKEN, Check.SOURCE, Check.HEARTBEAT]
-        rows.skip(rest, target.url, "the name leads nowhere")
+        rows.skip(_ALONG, target.url, "the name does not lead there")
     else:
         road = Road(addresses[0], target.port, target.host, target.tls, target.timeout_seconds)
-        await _check_road(target, road, plane, rows)
+        is_restricted = await _check_road(target, road, plane, rows)
     if target.quiet_seconds is None:
         rows.skip([Check.KEEP_ALIVE], target.url, "only an agent can say")
     else:
         rows.add(Check.KEEP_ALIVE, target.url, judging.judge_keep_alive(target.quiet_seconds))
-    await _check_public_path(target, addresses, plane, rows)
+    others = [one for one in known if one not in addresses]
+    await _check_public_path(target, others, plane, rows, is_restricted=is_restricted)
     return Report(target.url, started_at, tuple(rows.rows))
 
 
-async def _check_name(target: Target, rows: _Rows) -> tuple[Address, ...]:
+async def _resolve_publicly(target: Target) -> Resolution | None:
+    if not target.public_resolver or _is_address(target.host):
+        return None
+    return await resolving.resolve(
+        target.host, timeout_seconds=target.timeout_seconds, nameservers=(target.public_resolver,)
+    )
+
+
+def _is_address(host: str) -> bool:
     try:
-        given = ip_address(target.host)
+        ip_address(host)
     except ValueError:
-        pass
-    else:
+        return False
+    return True
+
+
+async def _check_name(target: Target, public: Resolution | None, rows: _Rows) -> tuple[Address, ...]:
+    if _is_address(target.host):
         rows.skip([Check.RESOLVER, Check.NAME], target.host, "an address needs no resolver")
         rows.add(
             Check.ADDRESS,
@@ -123,33 +146,53 @@ async def _check_name(target: Target, rows: _Rows) -> tuple[Address, ...]:
                 "Use the cluster's name: its certificate is for that alone.",
             ),
         )
-        return (given,)
+        return (ip_address(target.host),)
     begun = time.monotonic()
     resolution = await resolving.resolve(
         target.host, timeout_seconds=target.timeout_seconds, nameservers=target.nameservers
     )
     took = time.monotonic() - begun
+    local: tuple[Address, ...] = ()
+    if not target.nameservers and resolution.outcome is not Outcome.TIMEOUT:  # it would ask the same resolver again
+        local = await resolving.resolve_as_programs(target.host, timeout_seconds=target.timeout_seconds)
+    if local and not set(local) & set(resolution.addresses):
+        return _take_local(target, resolution, local, rows)
     asked = ", ".join(resolution.resolvers) or "resolver"
     if not rows.add(Check.RESOLVER, asked, resolving.judge_resolver(resolution), took):
         rows.skip([Check.NAME, Check.ADDRESS], target.host, "no resolver answers")
         return ()
-    if not rows.add(Check.NAME, target.host, resolving.judge_name(resolution), took):
+    if not rows.add(Check.NAME, target.host, resolving.judge_name(resolution, public), took):
         rows.skip([Check.ADDRESS], target.host, "the name has no address")
         return ()
-    rows.add(Check.ADDRESS, target.host, _judge_address(target, resolution))
-    return resolution.addresses
+    return _add_address(target, resolution, rows)
+
+
+def _take_local(target: Target, resolution: Resolution, local: tuple[Address, ...], rows: _Rows) -> tuple[Address, ...]:
+    """What programs here use in the place of DNS's answer."""
+    rows.skip([Check.RESOLVER], target.host, "this system has the name on a list of its own")
+    rows.add(Check.NAME, target.host, resolving.judge_hosts(resolution, local))
+    return _add_address(target, replace(resolution, addresses=local), rows)
+
+
+def _add_address(target: Target, resolution: Resolution, rows: _Rows) -> tuple[Address, ...]:
+    """The addresses to go on with."""
+    if rows.add(Check.ADDRESS, target.host, _judge_address(target, resolution)):
+        return resolution.addresses
+    # The way that the name should lead: whether that is good is worth knowing before the record is mended.
+    return () if target.endpoint is None else (target.endpoint,)
 
 
 def _judge_address(target: Target, resolution: Resolution) -> Finding:
     return resolving.judge_address(
         resolution,
         endpoint=target.endpoint,
-        private_wanted=target.is_private_wanted,
+        private_wanted=not target.is_public_allowed,
         public=target.public_addresses,
     )
 
 
-async def _check_road(target: Target, road: Road, plane: Plane | None, rows: _Rows) -> None:
+async def _check_road(target: Target, road: Road, plane: Plane | None, rows: _Rows) -> bool | None:
+    """Add the rows along ``road``; whether the deployment says that it is restricted, None if it did not say."""
     where = f"{road.address}:{road.port}"
     error: RoadError | None = None
     peer: Peer | None = None
@@ -167,40 +210,65 @@ async def _check_road(target: Target, road: Road, plane: Plane | None, rows: _Ro
         tcp_seconds = tcp_seconds or failure.seconds
         if failure.stage is asking.Stage.HTTP:
             answer = failure
-    is_private = road.address.is_private
-    if not rows.add(Check.TCP, where, judging.judge_tcp(where, error, is_private=is_private), tcp_seconds):
-        rest = [Check.TLS, Check.DEPLOYMENT, Check.TOKEN, Check.SOURCE, Check.HEARTBEAT]
-        return rows.skip(rest, where, "there is no connection")
+    tcp = judging.judge_tcp(where, error, is_private=resolving.is_private(road.address))
+    if not rows.add(Check.TCP, where, tcp, tcp_seconds):
+        rows.skip(_after(Check.TCP), where, "there is no connection")
+        return None
     if not rows.add(Check.TLS, road.name, judging.judge_tls(road.name, peer, error), tls_seconds):
-        return rows.skip([Check.DEPLOYMENT, Check.TOKEN, Check.SOURCE, Check.HEARTBEAT], where, "TLS failed")
+        rows.skip(_after(Check.TLS), where, "TLS failed")
+        return None
     assert answer is not None  # noqa: S101 - for the type checker: either it came or RoadError was raised
-    if not rows.add(Check.DEPLOYMENT, target.url, judging.judge_page(answer), time.monotonic() - begun):
-        return rows.skip([Check.TOKEN, Check.SOURCE, Check.HEARTBEAT], target.url, "the cluster does not answer")
+    if not rows.add(Check.INGRESS, where, judging.judge_page(answer), time.monotonic() - begun):
+        rows.skip(_after(Check.INGRESS), target.url, "the cluster does not answer")
+        return None
     if plane is None:
-        return rows.skip([Check.TOKEN, Check.SOURCE, Check.HEARTBEAT], target.url, "no agent token was given")
+        rows.skip(_after(Check.INGRESS), target.url, "the deployment was not asked")
+        return None
     begun = time.monotonic()
     findings = await plane.ask(road, target.path)
-    rows.add(Check.TOKEN, target.url, findings.token, time.monotonic() - begun)
-    for check, finding in ((Check.SOURCE, findings.source), (Check.HEARTBEAT, findings.heartbeat)):
-        rows.add(check, target.url, finding or Finding(Status.SKIP, "the token was refused"))
-    return None
+    _add_findings(target, findings, time.monotonic() - begun, rows)
+    return findings.is_restricted
 
 
-async def _check_public_path(target: Target, addresses: Sequence[Address], plane: Plane | None, rows: _Rows) -> None:
-    public = [one for one in target.public_addresses if one not in addresses]
-    if not public:
+def _after(check: Check) -> tuple[Check, ...]:
+    return _ALONG[_ALONG.index(check) + 1 :]
+
+
+def _add_findings(target: Target, findings: PlaneFindings, took_seconds: float, rows: _Rows) -> None:
+    why = "the deployment does not answer"
+    for check, finding in (
+        (Check.DEPLOYMENT, findings.deployment),
+        (Check.SOURCE, findings.source),
+        (Check.TOKEN, findings.token),
+        (Check.CLOCK, findings.clock),
+        (Check.HEARTBEAT, findings.heartbeat),
+    ):
+        if finding is None:
+            rows.skip([check], target.url, why)
+            continue
+        rows.add(check, target.url, finding, took_seconds if check is Check.DEPLOYMENT else 0.0)
+        if finding.status in (Status.FAIL, Status.SKIP):
+            why = _WHY.get(check, why)
+
+
+_WHY: Final = {
+    Check.SOURCE: "this network's address is not let in",
+    Check.TOKEN: "the deployment knows no agent by this token",
+}
+
+
+async def _check_public_path(
+    target: Target, addresses: Sequence[Address], plane: Plane | None, rows: _Rows, *, is_restricted: bool | None
+) -> None:
+    if not addresses:
         return rows.skip([Check.PUBLIC_PATH], target.host, "no other public address is known")
-    where = f"{public[0]}:{target.port}"
+    where = f"{addresses[0]}:{target.port}"
     if plane is None:
-        return rows.skip([Check.PUBLIC_PATH], where, "no agent token was given")
-    road = Road(public[0], target.port, target.host, target.tls, target.timeout_seconds)
+        return rows.skip([Check.PUBLIC_PATH], where, "the deployment was not asked")
+    road = Road(addresses[0], target.port, target.host, target.tls, target.timeout_seconds)
     begun = time.monotonic()
     finding = await plane.is_served(road, target.path)
-    if not target.is_restricted and finding.status is Status.FAIL:
-        finding = Finding(
-            Status.WARN,
-            finding.details,
-            "Once all agents come through the link, restrict the deployment: isthmus deployment restrict --to-cluster.",
-        )
+    if finding.status is Status.FAIL and not is_restricted:
+        finding = judging.judge_open_path(finding.details, is_allowed=target.is_public_allowed)
     rows.add(Check.PUBLIC_PATH, where, finding, time.monotonic() - begun)
     return None

@@ -9,6 +9,7 @@ from tests.fakes import admin_api
 
 from isthmus.cli import main
 from isthmus.wire import admin, problems
+from isthmus.wire.probes import ProbeReport, ProbeStatus
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -94,7 +95,13 @@ def test_a_healthy_agent_is_removed_by_force_alone(api: admin_api.FakeAdminApi, 
 def test_the_secret_is_shown_once_and_alone_when_asked(api: admin_api.FakeAdminApi, run: Run) -> None:
     code, out, err = run("token", "create", "site-oslo", "--quiet", "--queue", "gpu", "--role", "worker")
     assert (code, out, err) == (0, "isthmus_dtest234_newtokenidaa_s3cret\n", "")
-    assert api.requests[-1][3] == {"name": "site-oslo", "expires_days": 365, "roles": ["worker"], "queues": ["gpu"]}
+    assert api.requests[-1][3] == {
+        "name": "site-oslo",
+        "expires_days": 365,
+        "roles": ["worker"],
+        "queues": ["gpu"],
+        "links": [],
+    }
     assert "s3cret" not in run("token", "list")[1]
     code, out, _ = run("token", "create", "other", "--never-expires", "--json")
     assert admin.TokenCreated.model_validate_json(out).token.expires_at is None
@@ -214,3 +221,92 @@ def test_proxies_of_the_environment_are_left_alone(run: Run, monkeypatch: pytest
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     assert run("deployment", "show")[0] == 0
+
+
+def test_a_token_is_bound_to_links(api: admin_api.FakeAdminApi, run: Run) -> None:
+    assert run("token", "create", "oslo", "-q", "--link", "268435747", "--link", "7")[0] == 0
+    assert api.requests[-1][3]["links"] == [268435747, 7]
+    api.tokens["abcdefghijkl"] = admin_api.token("abcdefghijkl", links=(268435747,))
+    assert "link 268435747" in run("token", "list")[1]
+    assert run("token", "create", "oslo", "--link", "4294967296")[0] == 2
+    assert run("token", "create", "oslo", "--link", "x")[0] == 2
+
+
+def test_the_path_of_an_agent_is_shown(api: admin_api.FakeAdminApi, run: Run) -> None:
+    api.agents[admin_api.agent(1).agent_id] = admin_api.agent(
+        1, path="link", link_id=268435747, address="10.20.0.5", path_since=admin_api.NOW
+    )
+    api.agents[admin_api.agent(2).agent_id] = admin_api.agent(2)
+    _, out, _ = run("agents", "list")
+    assert "link 268435747" in " ".join(out.split()) or "268435747" in out
+    assert "public" in out
+    assert max(map(len, out.splitlines())) <= 80, out
+    assert "link 268435747, from 10.20.0.5, since" in run("agents", "show", "agent-1")[1]
+
+
+REPORT = ProbeReport.model_validate(
+    {
+        "order_id": admin_api.ORDER,
+        "url": "https://x/dtest234",
+        "started_at": admin_api.NOW,
+        "status": "fail",
+        "rows": [
+            {"check": "address", "target": "x", "status": "pass", "details": "10.1.0.4 is private"},
+            {"check": "tcp", "target": "10.1.0.4:443", "status": "fail", "details": "no answer", "remedy": "Approve."},
+        ],
+    }
+)
+
+
+def test_an_agent_is_asked_to_verify(api: admin_api.FakeAdminApi, run: Run) -> None:
+    api.agents[admin_api.agent(1).agent_id] = admin_api.agent(1)
+    code, out, _ = run("agents", "verify", "agent-1", "--endpoint", "10.1.0.4", "--public-address", "203.0.113.80")
+    assert (code, "next heartbeat" in out) == (0, True)
+    assert api.requests[-1][3] == {
+        "endpoint": "10.1.0.4",
+        "public_addresses": ["203.0.113.80"],
+        "public_allowed": False,
+    }
+    assert "no report yet" in run("agents", "show", "agent-1")[1]
+    api.report = REPORT
+    code, out, _ = run("agents", "verify", "agent-1", "--wait")
+    assert code == 1, "something failed"
+    assert "FAIL  tcp          10.1.0.4:443: no answer" in out
+    assert "Approve." in out
+    assert "fail: tcp: no answer" in run("agents", "show", "agent-1")[1]
+    api.report = REPORT.model_copy(update={"status": ProbeStatus.PASS, "rows": REPORT.rows[:1]})
+    assert run("agents", "verify", "agent-1", "--wait", "--json")[0] == 0
+    api.report = REPORT.model_copy(update={"order_id": None})
+    assert run("agents", "verify", "agent-1", "--wait")[0] == 3, "another order took its place"
+    assert run("agents", "verify", "agent-1", "--endpoint", "x")[0] == 2
+
+
+def test_restricting_shows_first_who_is_cut_off(api: admin_api.FakeAdminApi, run: Run) -> None:
+    code, out, _ = run("deployment", "restrict", "--to", "10.20.0.0/16", "--dry-run")
+    assert (code, api.ranges) == (0, ())
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1][:5] == ["cut", "off", "agent-1", "healthy", "public"]
+    assert lines[2][:5] == ["stays", "agent-2", "healthy", "link", "268435747"]
+    assert "dry run" in out
+    assert run("deployment", "restrict", "--to", "10.20.0.0/16")[0] == 0
+    assert api.ranges == ("10.20.0.0/16",)
+    code, out, err = run("deployment", "unrestrict")
+    assert (code, "10.20.0.0/16" in err, api.ranges) == (0, True, ())
+    assert run("deployment", "restrict")[0] == 2
+    assert run("deployment", "restrict", "--to", "10.20.0.1/16")[0] == 2
+
+
+def test_a_restriction_that_does_not_come_about_is_a_failure(api: admin_api.FakeAdminApi, run: Run) -> None:
+    api.restriction = admin.RestrictionOutcome.REFUSED
+    code, _, err = run("deployment", "restrict", "--to", "10.20.0.0/16")
+    assert (code, "agents_cut_off" in err) == (1, True)
+    assert run("deployment", "restrict", "--to", "10.20.0.0/16", "--dry-run")[0] == 1
+    assert run("deployment", "restrict", "--to", "10.20.0.0/16", "--force")[0] == 0
+    api.restriction = admin.RestrictionOutcome.WIDENED
+    code, out, _ = run("deployment", "restrict", "--to", "10.20.0.0/16", "--json")
+    assert (code, admin.RestrictionView.model_validate_json(out).outcome) == (1, "widened")
+
+
+def test_force_reaches_the_allow_list(api: admin_api.FakeAdminApi, run: Run) -> None:
+    run("deployment", "allow-list", "set", "198.51.100.0/24", "--force")
+    assert api.requests[-1][3] == {"ranges": ["198.51.100.0/24"], "force": True}

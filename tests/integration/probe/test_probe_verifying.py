@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from isthmus.kit import certificates
-from isthmus.probe import verifying
+from isthmus.probe import reports, verifying
+from isthmus.probe.answering import PlaneFindings
 from isthmus.probe.asking import Road
 from isthmus.probe.reports import Check, Finding, Report, Row, Status
-from isthmus.probe.verifying import PlaneFindings, Target
+from isthmus.probe.verifying import Target
 
 NAME = "localhost"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\ncontent-length: 19\r\n\r\n404 page not found\n"
@@ -61,8 +62,9 @@ def trusting(authority: tuple[bytes, bytes]) -> ssl.SSLContext:
 class FakePlane:
     """Says what it was told to say, along whatever road."""
 
-    def __init__(self, findings: PlaneFindings) -> None:
+    def __init__(self, findings: PlaneFindings, public: Finding | None = None) -> None:
         self.findings = findings
+        self.public = public or Finding(Status.FAIL, "served", "restrict it")
         self.asked: list[Road] = []
 
     async def ask(self, road: Road, path: str) -> PlaneFindings:
@@ -71,7 +73,7 @@ class FakePlane:
 
     async def is_served(self, road: Road, path: str) -> Finding:
         self.asked.append(road)
-        return Finding(Status.FAIL, "served", "restrict it")
+        return self.public
 
 
 def target(port: int, tls: ssl.SSLContext | None, **values: object) -> Target:
@@ -86,17 +88,16 @@ async def test_a_road_that_is_as_it_should_be(
     serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext
 ) -> None:
     good = Finding(Status.PASS, "good")
-    plane = FakePlane(PlaneFindings(good, good, good))
+    plane = FakePlane(PlaneFindings(good, good, good, good, good))
     told: list[Row] = []
     async with server(NOT_FOUND, serving(NAME)) as port:
         report = await verifying.verify(target(port, trusting, quiet_seconds=25), plane=plane, tell=told.append)
     found = statuses(report)
     assert found.pop(Check.PUBLIC_PATH) is Status.SKIP
-    assert found.pop(Check.RESOLVER) in (Status.PASS, Status.FAIL)  # whether this machine has a resolver
-    if found.pop(Check.NAME) is Status.PASS:
-        assert set(found.values()) == {Status.PASS}
-        assert report.status is Status.PASS
-        assert str(plane.asked[0].address) == "127.0.0.1"
+    assert found.pop(Check.RESOLVER) in (Status.PASS, Status.SKIP)  # whether this machine asks DNS for localhost
+    assert set(found.values()) == {Status.PASS}
+    assert report.status is Status.PASS
+    assert plane.asked[0].address.is_loopback
     assert tuple(told) == report.rows
     assert [row.check for row in report.rows] == list(Check)
 
@@ -135,7 +136,7 @@ async def test_another_server_at_the_address(
     async with server(PORTAL, serving(NAME)) as port:
         report = await along(port, trusting)
     (row,) = report.failed
-    assert (row.check, "Please sign in" in row.details) == (Check.DEPLOYMENT, True)
+    assert (row.check, "Please sign in" in row.details) == (Check.INGRESS, True)
 
 
 async def test_a_server_that_speaks_no_tls(trusting: ssl.SSLContext) -> None:
@@ -153,3 +154,56 @@ async def test_nothing_listens(trusting: ssl.SSLContext) -> None:
     (row,) = report.failed
     assert (row.check, "refuses" in row.details) == (Check.TCP, True)
     assert all(one.status is Status.SKIP for one in report.rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("is_restricted", "is_public_allowed", "status"),
+    [(True, False, Status.FAIL), (True, True, Status.FAIL), (False, True, Status.PASS), (False, False, Status.WARN)],
+)
+async def test_an_open_public_path_is_a_failure_once_it_is_restricted(
+    serving: Callable[[str], ssl.SSLContext],
+    trusting: ssl.SSLContext,
+    is_restricted: bool,
+    is_public_allowed: bool,
+    status: Status,
+) -> None:
+    plane = FakePlane(PlaneFindings(Finding(Status.PASS, "good"), is_restricted=is_restricted))
+    async with server(NOT_FOUND, serving(NAME)) as port:
+        given = target(
+            port, trusting, public_addresses=(ip_address("203.0.113.80"),), is_public_allowed=is_public_allowed
+        )
+        report = await verifying.verify(given, plane=plane)
+    assert statuses(report)[Check.PUBLIC_PATH] is status
+    assert str(plane.asked[-1].address) == "203.0.113.80"
+
+
+async def test_a_record_that_is_wrong_is_the_one_failure_and_the_endpoint_is_tried_all_the_same(
+    serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext
+) -> None:
+    """The name leads to this machine's loopback; the endpoint is another address of it."""
+    plane = FakePlane(PlaneFindings(Finding(Status.PASS, "good")))
+    async with server(NOT_FOUND, serving(NAME)) as port:
+        report = await verifying.verify(target(port, trusting, endpoint=ip_address("127.0.0.1")), plane=plane)
+        elsewhere = await verifying.verify(target(port, trusting, endpoint=ip_address("127.0.0.3")), plane=plane)
+    assert str(plane.asked[0].address) == "127.0.0.1"
+    assert [row.check for row in report.failed] in ([], [Check.ADDRESS])  # ::1 as well, where it is listed
+    assert elsewhere.failed[0].check is Check.ADDRESS
+    assert "the endpoint is 127.0.0.3" in elsewhere.failed[0].details
+
+
+async def test_a_proxy_of_the_environment_is_said(
+    serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext
+) -> None:
+    async with server(NOT_FOUND, serving(NAME)) as port:
+        report = await verifying.verify(target(port, trusting, proxy="proxy.example:3128"))
+    (row,) = [row for row in report.rows if row.check is Check.PROXY]
+    assert (row.status, "proxy.example:3128" in row.details, "NO_PROXY" in row.remedy) == (Status.WARN, True, True)
+
+
+async def test_a_report_fits_the_wire(serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext) -> None:
+    plane = FakePlane(PlaneFindings(Finding(Status.FAIL, "x" * 2000, "y" * 2000)))
+    async with server(NOT_FOUND, serving(NAME)) as port:
+        report = await verifying.verify(target(port, trusting), plane=plane)
+    sent = reports.to_wire(report)
+    assert (sent.status, len(sent.rows)) == ("fail", len(Check))
+    assert max(len(row.details) for row in sent.rows) == 512

@@ -128,3 +128,40 @@ def test_page() -> None:
 def test_keep_alive() -> None:
     assert judging.judge_keep_alive(25).status is Status.PASS
     assert "240 s" in judging.judge_keep_alive(300).remedy
+
+
+def test_a_wide_zone_that_hides_the_name_is_told_from_a_name_that_is_wrong() -> None:
+    here = resolution(outcome=Outcome.NO_SUCH_NAME)
+    hidden = resolving.judge_name(here, resolution("203.0.113.80", resolver="192.0.2.53"))
+    assert (hidden.status, "hides it" in hidden.details, "203.0.113.80" in hidden.details) == (Status.FAIL, True, True)
+    assert "--zone-scope cluster" in hidden.remedy
+    wrong = resolving.judge_name(here, resolution(outcome=Outcome.NO_SUCH_NAME))
+    assert "here and on the internet" in wrong.details
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        *((one, True) for one in ("10.1.0.4", "172.31.0.1", "100.64.0.1", "fd00::7")),
+        *((one, False) for one in ("203.0.113.80", "172.32.0.1", "2001:db8::7")),
+    ],
+)
+def test_what_is_private(address: str, expected: bool) -> None:
+    assert resolving.is_private(ip_address(address)) is expected
+    finding = resolving.judge_address(resolution(address), endpoint=None, private_wanted=True)
+    assert (finding.status is Status.PASS) is expected
+
+
+def test_a_public_address_where_the_endpoint_is_known_is_a_missing_zone() -> None:
+    finding = resolving.judge_address(resolution("203.0.113.80"), endpoint=ip_address("10.1.0.4"), private_wanted=True)
+    assert "no private zone" in finding.details
+
+
+def test_a_hosts_file_is_said() -> None:
+    finding = resolving.judge_hosts(resolution("203.0.113.80"), [ip_address("10.1.0.4")])
+    assert (finding.status, "10.1.0.4" in finding.details, "203.0.113.80" in finding.details) == (
+        Status.WARN,
+        True,
+        True,
+    )
+    assert resolving.judge_hosts(resolution(), [ip_address("127.0.0.1")]).status is Status.PASS
