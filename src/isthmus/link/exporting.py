@@ -5,7 +5,7 @@ tags, so that either can take over from the other; and both keep its order: no n
 is approved. Every value is quoted for its language.
 """
 
-import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -269,6 +269,11 @@ def _map_line(name: str, values: dict[str, str], before: str = "", after: str = 
     yield f"}}{after}"
 
 
+#: What means something in a quoted template of HCL: escapes of any other character are by its number.
+_SPECIAL = re.compile(r'["\\\x00-\x1f\x7f]|[$%](?={)')
+
+
 def _text(value: str) -> str:
-    """A quoted template of HCL in which nothing is a template."""
-    return json.dumps(value, ensure_ascii=False).replace("${", "$${").replace("%{", "%%{")
+    """A quoted template of HCL in which nothing is a template (HCL syntax, "Quoted Templates")."""
+    escaped = _SPECIAL.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+    return f'"{escaped}"'

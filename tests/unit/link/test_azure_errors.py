@@ -105,7 +105,7 @@ WRITE = "Microsoft.Network/privateEndpoints/write"
 JOIN = "Microsoft.Network/virtualNetworks/subnets/join/action"
 UNAUTHORIZED = (
     f"The client 'c' with object id 'o' does not have authorization to perform action '{WRITE}' over scope "
-    f"'{E}/privateEndpoints/e' or the scope is invalid. If access was recently granted, please refresh your credentials."
+    f"'{E}/privateEndpoints/e' or the scope is invalid. If access was recently granted, refresh your credentials."
 )
 UNLINKED = (
     f"The client 'c' with object id 'o' has permission to perform action '{WRITE}' on scope '{E}/privateEndpoints/e'; "

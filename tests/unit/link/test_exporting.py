@@ -1,6 +1,7 @@
 """What is exported says what was asked for, whatever is in it."""
 
 import io
+import re
 import shlex
 import subprocess
 from ipaddress import IPv4Address
@@ -76,7 +77,8 @@ def test_no_text_escapes(message: str) -> None:
         "private_service_connection"
     ]
     said = connection["request_message"][1:-1]
-    assert said.replace("$${", "${").replace("%%{", "%{") == message.replace("\\", "\\\\").replace('"', '\\"')
+    assert re.sub(r"\\u(\w{4})", lambda found: chr(int(found[1], 16)), said) == message
+    assert not re.search(r'(?<!\\)["\\](?!u)|[$%]{', said)
 
 
 def test_the_script_is_a_script() -> None:
