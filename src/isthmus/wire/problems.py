@@ -123,7 +123,7 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         403,
         "The agent token is bound to a private link, and the request came another way",
         False,
-        "Have the agent come through that link: the cluster's name must lead to its endpoint (see: isthmus verify). Or "
+        "Have the agent come through that link: the cluster's name must lead to its endpoint (isthmus verify looks). Or "
         "use a token for this path: isthmus token create.",
     ),
     Code.TOKEN_LIMIT: Meaning(
