@@ -220,7 +220,7 @@ class LabCredential:
         self._lab = lab
 
     async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        return self._lab.get_token(*scopes, **options)
+        return self._lab.get_token(self._lab.url)  # also for a proxy in front of it
 
     async def close(self) -> None:
         return None

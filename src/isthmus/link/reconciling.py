@@ -124,6 +124,8 @@ async def reconcile(
     while True:
         try:
             status = await side.observe()
+        except errors.StuckOperationError:
+            raise
         except TemporaryError as error:
             await looking.endure(error, tell)
             continue
@@ -142,7 +144,7 @@ async def reconcile(
                 if patience.approval_seconds is not None and waited >= patience.approval_seconds:
                     return Outcome(End.AWAITING_APPROVAL, plan, status)
             elif waited >= patience.operation_seconds:
-                raise stuck(step.resource_id, waited)
+                raise stuck(f"change {step.resource_id}", waited)
             await clock.sleep(patience.look_seconds)
             continue
         if progress.takes(step):
@@ -159,9 +161,9 @@ async def reconcile(
 
 
 def stuck(what: str, seconds: float) -> errors.StuckOperationError:
-    """The error for an operation that does not end."""
+    """The error for an operation that does not end; ``what`` as in ``create endpoint e``."""
     return errors.StuckOperationError(
-        f"The cloud has not finished changing {what} within {seconds:.0f} seconds",
+        f"The cloud has not finished within {seconds:g} seconds: {what}",
         code="operation_stuck",
         hint="Look at the resource in the portal (Activity log). Running the same command again goes on from here.",
     )

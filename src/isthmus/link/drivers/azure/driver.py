@@ -35,7 +35,7 @@ from isthmus.link import names, reconciling, steps
 from isthmus.link.drivers.azure import bodies, errors
 from isthmus.link.drivers.azure.config import AzureConfig
 from isthmus.link.endpoints import CustomerStatus, EndpointSpec, EndpointStatus, ForeignZone, Network, ZoneStatus
-from isthmus.link.errors import NotPermittedError, NotThereError
+from isthmus.link.errors import NotPermittedError, NotThereError, StuckOperationError
 from isthmus.link.services import Connection, ProviderStatus, ServiceSpec, ServiceStatus
 from isthmus.link.states import Decision
 from isthmus.link.steps import CustomerStep, ProviderStep
@@ -211,15 +211,16 @@ class AzureCloud:
         )
 
     async def _is_visible(self, spec: EndpointSpec) -> bool | None:
-        """Whether the subscription may see the alias; None if it may not even ask."""
+        """Whether the subscription may see the alias; None if it may not even ask, or gets no answer."""
         services = self._for(spec.subscription).network.private_link_services
         body = CheckPrivateLinkServiceVisibilityRequest({"privateLinkServiceAlias": spec.alias})
         try:
             answer = await self._finished(
                 "check whether the alias is visible",
                 lambda: services.begin_check_private_link_service_visibility(spec.location, body),
+                seconds=self._config.call_seconds,
             )
-        except NotPermittedError:
+        except (NotPermittedError, StuckOperationError):
             return None
         return bool(answer.get("visible")) if answer is not None else None
 
@@ -422,14 +423,17 @@ class AzureCloud:
         except AzureError as error:
             raise errors.translated(error, doing) from None
 
-    async def _finished(self, doing: str, begin: Callable[[], Awaitable[AsyncLROPoller[Any]]]) -> bodies.Body | None:
-        """A write and its operation. Raises StuckOperationError."""
+    async def _finished(
+        self, doing: str, begin: Callable[[], Awaitable[AsyncLROPoller[Any]]], *, seconds: float | None = None
+    ) -> bodies.Body | None:
+        """A write and its operation, which may take ``seconds``. Raises StuckOperationError."""
+        limit = min(seconds or self._config.operation_seconds, self._config.operation_seconds)
         try:
             poller = await self._in_time(begin())
-            async with asyncio.timeout(self._config.operation_seconds):
+            async with asyncio.timeout(limit):
                 answer = await poller.result()
         except TimeoutError:
-            raise reconciling.stuck(doing, self._config.operation_seconds) from None
+            raise reconciling.stuck(doing, limit) from None
         except AzureError as error:
             raise errors.translated(error, doing) from None
         return None if answer is None else _json(answer)
