@@ -28,7 +28,9 @@ UP_HELP: Final = (
     'Then: eval "$(isthmus lab env)". Does nothing when the lab is served already. Its log is in its home.'
 )
 
-app = typer.Typer(help="A local Azure network with real packets: serve it, look at it, run commands in it.")
+app = typer.Typer(
+    add_completion=False, help="A local Azure network with real packets: serve it, look at it, run commands in it."
+)
 public_dns = typer.Typer(help="The names that the lab's public resolver knows.")
 app.add_typer(public_dns, name="public-dns")
 
