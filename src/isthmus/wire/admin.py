@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, IPvAnyAddress, IPvAnyNetwork
+from pydantic import BeforeValidator, Field, IPvAnyAddress, IPvAnyNetwork, StrictBool
 
 from isthmus.wire.agents import AgentWarning, Phase
 from isthmus.wire.bodies import Request, Response
@@ -81,7 +81,7 @@ class AllowListBody(Request):
     """
 
     ranges: tuple[AddressRange, ...] = Field(max_length=1000)
-    force: bool = False
+    force: StrictBool = False
 
 
 class AllowListView(Response):
@@ -94,8 +94,8 @@ class RestrictionRequest(Request):
     """Let only ``ranges`` in, once a healthy agent comes from one of them. ``dry_run`` changes nothing."""
 
     ranges: tuple[AddressRange, ...] = Field(min_length=1, max_length=1000)
-    force: bool = False
-    dry_run: bool = False
+    force: StrictBool = False
+    dry_run: StrictBool = False
 
 
 class RestrictionOutcome(StrEnum):
@@ -235,7 +235,7 @@ class ProbesRequest(Request):
 
     endpoint: Address | None = None
     public_addresses: tuple[Address, ...] = Field(default=(), max_length=4)
-    public_allowed: bool = True
+    public_allowed: StrictBool = True
 
 
 class AgentPage(Response):

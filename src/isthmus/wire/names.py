@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Annotated, NewType
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 AgentId = NewType("AgentId", UUID)
 InstanceId = NewType("InstanceId", UUID)
@@ -21,9 +21,17 @@ AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9._]*[a-
 #: An Airflow queue: what ``task_instance.queue`` can hold (256 characters), without commas (lists are comma-separated).
 QueueName = Annotated[str, StringConstraints(pattern=r"^[^,\x00-\x1f]+$", min_length=1, max_length=256)]
 
+
+def _number(value: object) -> object:
+    """False is no link 0."""
+    if isinstance(value, bool):
+        raise ValueError("a link id is a number")
+    return value
+
+
 #: A private link connection, as the link service numbers it: Azure's LINKID, an unsigned number of 32 bits
 #: (``linkIdentifier`` of the connection, in decimal).
-LinkId = Annotated[int, Field(ge=0, le=2**32 - 1)]
+LinkId = Annotated[int, Field(ge=0, le=2**32 - 1), BeforeValidator(_number)]
 
 
 class Role(StrEnum):

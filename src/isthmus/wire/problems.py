@@ -123,8 +123,8 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         403,
         "The agent token is bound to a private link, and the request came another way",
         False,
-        "Have the agent come through that link: the cluster's name must lead to its endpoint (isthmus verify looks). Or "
-        "use a token for this path: isthmus token create.",
+        "Have the agent come through that link: the cluster's name must lead to its endpoint (isthmus verify looks). "
+        "Or use a token for this path: isthmus token create.",
     ),
     Code.TOKEN_LIMIT: Meaning(
         409,

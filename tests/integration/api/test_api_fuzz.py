@@ -46,6 +46,7 @@ CONFIG = {"seed": 20260203, "checks": {"negative_data_rejection": {"expected-sta
 schemathesis.openapi.format(
     "ipvanynetwork", st.ip_addresses().map(lambda address: f"{address}/{address.max_prefixlen}")
 )
+schemathesis.openapi.format("ipvanyaddress", st.ip_addresses().map(str))
 
 
 PLANE: Any = SimpleNamespace(config=DeploymentConfig(deployment_id=DEPLOYMENT_ID), tokens=None)
@@ -138,6 +139,7 @@ def test_the_documents_name_every_route_and_every_error_is_a_problem() -> None:
         "/agent/v1/claims",
         "/agent/v1/starts",
         "/agent/v1/settlements",
+        "/agent/v1/probe",
         "/agent/v1/workloads/{workload_id}/token",
     }
     assert set(ADMIN_DOCUMENT["paths"]) == {
