@@ -98,7 +98,10 @@ class FakePlane:
         client_ca: Path | None = None,
         heartbeat_seconds: float = 0.2,
         claim_wait_seconds: float = 2.0,
+        address: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
+        self.address = address
         self.heartbeat_seconds = heartbeat_seconds
         self.claim_wait_seconds = claim_wait_seconds
         self.tokens = {TOKEN}
@@ -127,7 +130,7 @@ class FakePlane:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
-        self.port = 0
+        self.port = port
 
     # --- for tests ---
 
@@ -172,7 +175,7 @@ class FakePlane:
     def start(self) -> Self:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
+        listener.bind((self.address, self.port))
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self,

@@ -34,7 +34,16 @@ TIMING: dict[str, Any] = {
 class AgentProcess:
     """One control process, with the fork server of ``tests.fakes.fork_server``."""
 
-    def __init__(self, folder: Path, url: str, *, environment: dict[str, str], timing: dict[str, Any], **flags: Any):
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *,
+        environment: dict[str, str],
+        timing: dict[str, Any],
+        entered: tuple[str, ...] = (),
+        **flags: Any,
+    ):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.record = folder / "orders"
@@ -58,7 +67,7 @@ class AgentProcess:
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), settings],
+                [*entered, sys.executable, str(PROGRAM), settings],
                 env={**inherited, "PYTHONPATH": str(ROOT), **environment},
                 stderr=log,
                 stdout=log,
