@@ -74,3 +74,39 @@ UNKNOWN_LINK: Final = "unknown"
 REFRESHED_TOKEN_HEADER: Final = "Refreshed-API-Token"
 
 NOT_FOUND_TEXT: Final = "404 page not found\n"
+
+# The control plane's API, on a listener of its own. Bodies are those of ``isthmus.wire.control``; errors are problems.
+# Pages take ``limit`` and ``after``, the audit log ``before``. ``GET`` needs the role viewer, everything else admin.
+CONTROL_PREFIX: Final = "/control/v1"
+#: ``GET`` OrganizationView.
+CONTROL_ORGANIZATION: Final = f"{CONTROL_PREFIX}/organization"
+#: ``GET`` ClusterPage; ``POST`` ClusterCreateRequest answers 201 ClusterView, 200 for one that is there just so.
+CONTROL_CLUSTERS: Final = f"{CONTROL_PREFIX}/clusters"
+#: ``GET`` ClusterView.
+CONTROL_CLUSTER: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}"
+#: ``GET`` IngressView: what the cluster's ingress should do.
+CONTROL_INGRESS: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/ingress"
+#: ``GET`` DeploymentPage.
+CONTROL_DEPLOYMENTS: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/deployments"
+#: ``PUT`` DeploymentBody answers DeploymentRegistration; ``DELETE`` answers 204, also when there is none.
+CONTROL_DEPLOYMENT: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/deployments/{{deployment_id}}"
+#: ``GET`` LinkView; ``PUT`` LinkBody and ``DELETE`` answer 202 LinkView: it is on its way.
+CONTROL_LINK: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link"
+#: ``POST`` LinkPlanRequest answers PlanView: what publishing (a spec) or unpublishing (none) would do now.
+CONTROL_LINK_PLAN: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/plan"
+#: ``GET`` ConnectionPage; query ``state``.
+CONTROL_CONNECTIONS: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/connections"
+#: ``POST`` DecisionBody answers ConnectionView, 202 while the cloud has not heard of it. ``{verb}``: approve, reject,
+#: remove.
+CONTROL_DECISION: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/connections/{{connection_id}}/{{verb}}"
+#: ``GET`` ExpectationPage; ``POST`` ExpectationCreateRequest answers 201 ExpectationView, 200 if it was expected.
+CONTROL_EXPECTATIONS: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/expectations"
+#: ``DELETE`` answers 204.
+CONTROL_EXPECTATION: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/expectations/{{expectation_id}}"
+#: ``GET`` OperatorPage; ``POST`` OperatorCreateRequest answers 201 OperatorCreated.
+CONTROL_OPERATORS: Final = f"{CONTROL_PREFIX}/operators"
+#: ``POST`` without a body answers OperatorView; doing it twice changes nothing.
+CONTROL_OPERATOR_REVOKE: Final = f"{CONTROL_PREFIX}/operators/{{name}}/revoke"
+#: ``GET`` AuditPage, newest first; query ``subject``.
+CONTROL_AUDIT: Final = f"{CONTROL_PREFIX}/audit"
+CONTROL_DOCUMENT: Final = "/openapi/control.json"

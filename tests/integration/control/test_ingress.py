@@ -9,11 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from isthmus.control.ingress.config import IngressConfig
-from isthmus.control.ingress.following import NOT_IN_FORCE, REGISTRY_AWAY
-from isthmus.control.ingress.pictures import IngressPicture
-from isthmus.kit.errors import ConfigError
 from tests.integration.control.conftest import (
     CLUSTER,
     SIGNATURE,
@@ -24,6 +19,11 @@ from tests.integration.control.conftest import (
     get,
     serving,
 )
+
+from isthmus.control.ingress.config import IngressConfig
+from isthmus.control.ingress.following import NOT_IN_FORCE, REGISTRY_AWAY
+from isthmus.control.ingress.pictures import IngressPicture
+from isthmus.kit.errors import ConfigError
 
 #: Azure's own example: 10.10.0.4:54321 to 10.10.0.5:443, link 0x10000123 (private-link facts, 1.4).
 AZURE_HEADER = bytes.fromhex("0d0a0d0a000d0a515549540a211100140a0a00040a0a0005d43101bbee0005" + "0123010010")

@@ -1,0 +1,170 @@
+"""Rows into the bodies of ``wire.control``: the one place where the two meet."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from isthmus.control.auditing import Entry
+from isthmus.control.clusters import Cluster, Deployment
+from isthmus.control.links import Connection, Expectation, Link, LinkSpec, Problem
+from isthmus.control.operators import Operator
+from isthmus.link.planning import Plan
+from isthmus.link.services import ServiceSpec
+from isthmus.link.states import PENDING_LIFETIME, ConnectionState
+from isthmus.link.steps import ProviderStep, kind_of
+from isthmus.wire import control
+from isthmus.wire.control import NoteView
+
+
+def cluster(one: Cluster, deployments: Iterable[str]) -> control.ClusterView:
+    """A cluster."""
+    return control.ClusterView(
+        cluster_id=one.cluster_id,
+        cidr=str(one.cidr),
+        domain=one.domain,
+        region=one.region,
+        host=one.host,
+        alias=one.alias,
+        deployments=tuple(deployments),
+        created_at=one.created_at,
+    )
+
+
+def registration(one: Deployment, host: str) -> control.DeploymentRegistration:
+    """A deployment, with the URL that its agents are given."""
+    return control.DeploymentRegistration(
+        deployment_id=one.deployment_id,
+        cluster_id=one.cluster_id,
+        url=f"https://{host}/{one.deployment_id}",
+        servers=one.servers,
+        tls_name=one.tls_name,
+        admin_url=one.admin_url,
+        admin_token_reference=one.admin_token_reference,
+        created_at=one.created_at,
+    )
+
+
+def ingress(one: Cluster, deployments: Iterable[Deployment], link: Link | None) -> control.IngressView:
+    """What a cluster's ingress should do. The link's entrance opens with the wish, so that nothing waits for it."""
+    return control.IngressView(
+        cluster_id=one.cluster_id,
+        host=one.host,
+        routes=tuple(
+            control.RouteView(deployment_id=item.deployment_id, servers=item.servers, tls_name=item.tls_name)
+            for item in deployments
+        ),
+        link_networks=() if link is None else (str(one.cidr),),
+        has_proxy_protocol=link is None or link.spec.service.has_proxy_protocol,
+    )
+
+
+def spec(body: control.LinkBody, one: Cluster) -> LinkSpec:
+    """What a link should be."""
+    service = ServiceSpec(
+        service_id=body.service_id,
+        cluster_id=one.cluster_id,
+        location=one.region,
+        frontend_id=body.frontend_id,
+        nat_subnet_id=body.nat_subnet_id,
+        nat_addresses=body.nat_addresses,
+        visible_to=body.visible_to,
+        approved_at_once=body.approved_at_once,
+        has_proxy_protocol=body.has_proxy_protocol,
+    )
+    return LinkSpec(service, body.inherits_approval)
+
+
+def link(one: Link, connections: Iterable[Connection]) -> control.LinkView:
+    """A link, with how many of its connections are in which state."""
+    service = one.spec.service
+    return control.LinkView(
+        cluster_id=one.cluster_id,
+        state=one.state,
+        alias=one.alias,
+        service_id=service.service_id,
+        frontend_id=service.frontend_id,
+        nat_subnet_id=service.nat_subnet_id,
+        nat_addresses=one.nat_addresses,
+        visible_to=service.visible_to,
+        approved_at_once=service.approved_at_once,
+        has_proxy_protocol=service.has_proxy_protocol,
+        inherits_approval=one.spec.inherits_approval,
+        connections=dict(Counter(item.state.value for item in connections)),
+        problem=_note(one.problem),
+        published_at=one.published_at,
+        observed_at=one.observed_at,
+    )
+
+
+def plan(one: Plan[ProviderStep]) -> control.PlanView:
+    """A plan."""
+    return control.PlanView(
+        steps=tuple(control.StepView(kind=kind_of(step), sentence=step.sentence) for step in one.steps),
+        warnings=tuple(NoteView(code=item.code.value, sentence=item.sentence) for item in one.warnings),
+        blocks=tuple(NoteView(code=item.code.value, sentence=item.sentence, hint=item.hint) for item in one.blocks),
+    )
+
+
+def connection(one: Connection) -> control.ConnectionView:
+    """A connection; a pending one with the time at which it expires."""
+    is_pending = one.state is ConnectionState.PENDING
+    return control.ConnectionView(
+        connection_id=one.connection_id,
+        endpoint_id=one.endpoint_id,
+        subscription=one.subscription,
+        state=control.ConnectionState(one.state.value),
+        wanted=None if one.wanted is None else one.wanted.value,
+        reason=one.reason,
+        message=one.message,
+        link_id=one.link_id,
+        location=one.location,
+        first_seen_at=one.first_seen_at,
+        changed_at=one.changed_at,
+        expires_at=one.first_seen_at + PENDING_LIFETIME if is_pending else None,
+        decided_by=one.decided_by,
+        decided_at=one.decided_at,
+        version=one.version,
+        problem=_note(one.problem),
+    )
+
+
+def expectation(one: Expectation) -> control.ExpectationView:
+    """An expectation."""
+    return control.ExpectationView(
+        expectation_id=one.expectation_id,
+        kind=one.kind,
+        value=one.value,
+        reason=one.reason,
+        created_by=one.created_by,
+        created_at=one.created_at,
+        matched_at=one.matched_at,
+    )
+
+
+def operator(one: Operator) -> control.OperatorView:
+    """An operator."""
+    return control.OperatorView(
+        name=one.name,
+        role=one.role,
+        created_by=one.created_by,
+        created_at=one.created_at,
+        revoked_at=one.revoked_at,
+        last_used_at=one.last_used_at,
+    )
+
+
+def entry(one: Entry) -> control.AuditEntry:
+    """A line of the audit log."""
+    return control.AuditEntry(
+        entry_id=one.entry_id,
+        at=one.at,
+        operator=one.operator,
+        source_address=one.source_address,
+        action=one.action,
+        subject=one.subject,
+        before=one.before,
+        after=one.after,
+    )
+
+
+def _note(problem: Problem | None) -> NoteView | None:
+    return None if problem is None else NoteView(code=problem.code, sentence=problem.sentence, hint=problem.hint)
