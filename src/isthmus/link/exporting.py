@@ -98,10 +98,12 @@ if [ -n "$found" ] && [ "$found" != "$address" ]; then
 fi
 if [ -z "$found" ]; then
     echo "putting record $record in zone $zone"
+    az network private-dns record-set a show --subscription "$subscription" --resource-group "$zone_group" \\
+        --zone-name "$zone" --name "$record" --output none 2> /dev/null ||
+        az network private-dns record-set a create --subscription "$subscription" --resource-group "$zone_group" \\
+            --zone-name "$zone" --name "$record" --ttl {ttl} --metadata {owner} --output none
     az network private-dns record-set a add-record --subscription "$subscription" --resource-group "$zone_group" \\
-        --zone-name "$zone" --record-set-name "$record" --ipv4-address "$address" --ttl {ttl} --output none
-    az network private-dns record-set a update --subscription "$subscription" --resource-group "$zone_group" \\
-        --zone-name "$zone" --name "$record" --metadata {owner} --output none
+        --zone-name "$zone" --record-set-name "$record" --ipv4-address "$address" --output none
 fi
 """
 
