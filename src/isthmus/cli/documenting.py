@@ -19,6 +19,7 @@ from isthmus.cli.exits import MEANINGS as EXITS
 from isthmus.deployment.config import DeploymentConfig
 from isthmus.kit import settings
 from isthmus.lab.config import LabConfig
+from isthmus.link.drivers.azure.config import AzureConfig
 from isthmus.wire.problems import MEANINGS as PROBLEMS
 
 _BLOCK: Final = re.compile(r"(<!-- begin: (?P<name>[a-z-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
@@ -81,6 +82,11 @@ def lab_settings() -> str:
     return _settings(LabConfig, lambda name, _: "--" + name.replace("_", "-"))
 
 
+def azure_settings() -> str:
+    """Every setting of the Azure driver, by its flag."""
+    return _settings(AzureConfig, lambda name, _: "--" + name.replace("_", "-"))
+
+
 def deployment_settings() -> str:
     """Every key of section ``[isthmus]``."""
     return _settings(DeploymentConfig, lambda name, _: name)
@@ -100,6 +106,7 @@ TABLES: Final[dict[str, Callable[[Path], str]]] = {
     "agent-settings": lambda _: agent_settings(),
     "deployment-settings": lambda _: deployment_settings(),
     "lab-settings": lambda _: lab_settings(),
+    "azure-settings": lambda _: azure_settings(),
     "decisions": decisions,
 }
 
