@@ -38,6 +38,11 @@ COMMANDS: Final[dict[str, Lazy]] = {
     "endpoint": Lazy(
         "isthmus.cli.endpoints", "Private endpoints in your own network, and the names that lead to them."
     ),
+    "cluster": Lazy("isthmus.cli.clusters", "Clusters, and the deployments that their ingress leads to."),
+    "link": Lazy("isthmus.cli.links", "Private links of your clusters: publish them, decide who may connect."),
+    "operator": Lazy("isthmus.cli.operators", "Operators of the control plane: create, list, revoke."),
+    "audit": Lazy("isthmus.cli.audits", "Who changed what, when, from where."),
+    "control": Lazy("isthmus.cli.control", "Run the control plane, and the ingress of a cluster."),
     "lab": Lazy("isthmus.cli.lab", "A local Azure network with real packets, to learn and to test private links."),
     "config": Lazy("isthmus.cli.settings", "Explain the settings of an agent or a deployment."),
     "version": Lazy("isthmus.cli.versions", "Show the version."),

@@ -172,6 +172,8 @@ def ingress_config(ingress_home: Path, pki: Pki) -> IngressConfig:
     chain, key = pki.issue("ingress", "localhost", HOST)
     return IngressConfig(
         cluster=CLUSTER,
+        control_url="http://127.0.0.1:1",
+        control_token_file=ingress_home / "token",
         certificate=chain,
         private_key=key,
         home=ingress_home,

@@ -30,6 +30,16 @@ class IngressConfig:
     """One ingress: one HAProxy on one machine."""
 
     cluster: ClusterId = setting("The id of the cluster whose ingress this is, as in cl8k2nq4tz7.")
+    control_url: str = setting("Where the control plane listens, as in https://control.example.org:8446.")
+    control_token_file: Path = setting(
+        "A file with the token of an operator; the role viewer is enough.",
+        why="A token of its own, so that it can be revoked.",
+    )
+    control_ca_file: Path | None = setting(
+        "The authorities that sign the control plane's certificate, as PEM.",
+        default=None,
+        why="Not set: the machine's own.",
+    )
     certificate: Path = setting("The certificate chain for the cluster's host, as PEM.")
     private_key: Path = setting("Its key, as PEM.")
     home: Path = setting(
