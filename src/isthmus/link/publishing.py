@@ -1,13 +1,14 @@
 """The provider's verbs: publish a link service, decide about its connections, take it back.
 
 Connections are named by the endpoint that asked: the cloud makes up the connection's own name, so it is found by
-listing, each time.
+listing, each time. Decisions are repeated through failures that pass, and look anew each time.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-from isthmus.kit.clocks import Clock
+from isthmus.kit.clocks import Clock, SystemClock
 from isthmus.kit.errors import RefusedError
 from isthmus.link import names, planning, reconciling, states
 from isthmus.link.clouds import ProviderCloud
@@ -17,6 +18,11 @@ from isthmus.link.reconciling import End, Event, Outcome, Patience
 from isthmus.link.services import Connection, ProviderStatus, ServiceSpec, ServiceStatus
 from isthmus.link.states import Decision
 from isthmus.link.steps import ProviderStep
+
+#: A decision is one short call; what stands in its way longer is not another operator.
+DECIDING: Final = Patience(failure_seconds=30.0)
+
+_CLOCK: Final = SystemClock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +101,63 @@ async def observe(cloud: ProviderCloud, service_id: str) -> ServiceStatus:
     return found
 
 
-async def approve(cloud: ProviderCloud, service_id: str, endpoint_id: str, reason: str = "") -> Connection:
+async def approve(
+    cloud: ProviderCloud,
+    service_id: str,
+    endpoint_id: str,
+    reason: str = "",
+    *,
+    clock: Clock = _CLOCK,
+    patience: Patience = DECIDING,
+) -> Connection:
     """Let an endpoint's packets through. Raises NotThereError, RefusedError when it is too late for that."""
-    return await _decided(cloud, service_id, endpoint_id, Decision.APPROVE, reason)
+    wanted = _Wanted(cloud, service_id, endpoint_id, Decision.APPROVE, reason)
+    return await reconciling.patiently(wanted.decide, clock, patience)
 
 
-async def reject(cloud: ProviderCloud, service_id: str, endpoint_id: str, reason: str = "") -> Connection:
+async def reject(
+    cloud: ProviderCloud,
+    service_id: str,
+    endpoint_id: str,
+    reason: str = "",
+    *,
+    clock: Clock = _CLOCK,
+    patience: Patience = DECIDING,
+) -> Connection:
     """Refuse an endpoint, or stop one that was approved; for good. Raises NotThereError, RefusedError."""
-    return await _decided(cloud, service_id, endpoint_id, Decision.REJECT, reason)
+    wanted = _Wanted(cloud, service_id, endpoint_id, Decision.REJECT, reason)
+    return await reconciling.patiently(wanted.decide, clock, patience)
 
 
-async def expire(cloud: ProviderCloud, service_id: str, endpoint_id: str) -> Connection:
+async def expire(
+    cloud: ProviderCloud,
+    service_id: str,
+    endpoint_id: str,
+    *,
+    clock: Clock = _CLOCK,
+    patience: Patience = DECIDING,
+) -> Connection:
     """Refuse an endpoint because nobody decided in time. Raises NotThereError, RefusedError."""
-    return await _decided(cloud, service_id, endpoint_id, Decision.EXPIRE, "")
+    wanted = _Wanted(cloud, service_id, endpoint_id, Decision.EXPIRE, "")
+    return await reconciling.patiently(wanted.decide, clock, patience)
 
 
-async def remove(cloud: ProviderCloud, service_id: str, endpoint_id: str) -> None:
+async def remove(
+    cloud: ProviderCloud,
+    service_id: str,
+    endpoint_id: str,
+    *,
+    clock: Clock = _CLOCK,
+    patience: Patience = DECIDING,
+) -> None:
     """Remove an endpoint's connection, in whatever state; nothing to do if there is none. Raises NotThereError."""
-    service = await observe(cloud, service_id)
-    connection = find(service, endpoint_id)
-    if connection is not None:
-        await cloud.decide(service_id, connection.name, Decision.REMOVE, "")
+
+    async def once() -> None:
+        connection = find(await observe(cloud, service_id), endpoint_id)
+        if connection is not None:
+            await cloud.decide(service_id, connection.name, Decision.REMOVE, "")
+
+    await reconciling.patiently(once, clock, patience)
 
 
 def find(service: ServiceStatus, endpoint_id: str) -> Connection | None:
@@ -124,23 +166,35 @@ def find(service: ServiceStatus, endpoint_id: str) -> Connection | None:
     return min(found, key=lambda one: states.is_final(one.state), default=None)
 
 
-async def _decided(
-    cloud: ProviderCloud, service_id: str, endpoint_id: str, decision: Decision, reason: str
-) -> Connection:
-    service = await observe(cloud, service_id)
-    connection = find(service, endpoint_id)
-    if connection is None:
-        raise NotThereError("connection", endpoint_id, hint="List the connections: the endpoint may have been deleted.")
-    after = states.transition(connection.state, decision)
-    if after is None:
-        raise RefusedError(
-            f"The connection of {endpoint_id} is {connection.state}: it is too late to {decision} it",
-            code=f"connection_{connection.state}",
-            hint="Remove it; the customer creates the endpoint again.",
-        )
-    if after is connection.state:
-        return connection
-    decided = await cloud.decide(service_id, connection.name, decision, reason)
-    if decided is None:
-        raise NotThereError("connection", endpoint_id, hint="It was removed meanwhile.")
-    return decided
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A decision to be carried out."""
+
+    cloud: ProviderCloud
+    service_id: str
+    endpoint_id: str
+    decision: Decision
+    reason: str
+
+    async def decide(self) -> Connection:
+        """Look at the connection as it is now, and decide about that: somebody else may have been faster."""
+        connection = find(await observe(self.cloud, self.service_id), self.endpoint_id)
+        if connection is None:
+            raise _no_connection(self.endpoint_id, "List the connections: the endpoint may have been deleted.")
+        after = states.transition(connection.state, self.decision)
+        if after is None:
+            raise RefusedError(
+                f"The connection of {self.endpoint_id} is {connection.state}: it is too late to {self.decision} it",
+                code=f"connection_{connection.state}",
+                hint="Remove it; the customer creates the endpoint again.",
+            )
+        if after is connection.state:
+            return connection
+        decided = await self.cloud.decide(self.service_id, connection.name, self.decision, self.reason)
+        if decided is None:
+            raise _no_connection(self.endpoint_id, "It was removed meanwhile.")
+        return decided
+
+
+def _no_connection(endpoint_id: str, hint: str) -> NotThereError:
+    return NotThereError("connection", endpoint_id, hint=hint)

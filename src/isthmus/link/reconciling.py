@@ -5,7 +5,7 @@ crash, a second reconciler, or an answer that got lost are all the same case. Fa
 least as long as the cloud asked for, until there was no progress for a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Generic, Protocol, TypeAlias, TypeVar
@@ -19,6 +19,7 @@ from isthmus.link.steps import CustomerStep, ProviderStep, Step
 
 S = TypeVar("S", CustomerStep, ProviderStep)
 T = TypeVar("T")
+A = TypeVar("A")
 
 #: How often a step is taken that succeeds and changes nothing: clouds may show a change late.
 _FUTILE: Final = 5
@@ -158,6 +159,20 @@ async def reconcile(
             continue
         acting.is_over()
         progress.took(step)
+
+
+async def patiently(
+    call: Callable[[], Awaitable[A]], clock: Clock, patience: Patience, tell: Callable[[Event], None] = _nobody
+) -> A:
+    """What ``call`` returns, asked again through failures that pass. Raises one that lasts, and StuckOperationError."""
+    trouble = _Trouble(clock, patience)
+    while True:
+        try:
+            return await call()
+        except errors.StuckOperationError:
+            raise
+        except TemporaryError as error:
+            await trouble.endure(error, tell)
 
 
 def stuck(what: str, seconds: float) -> errors.StuckOperationError:

@@ -194,7 +194,7 @@ async def test_two_operators_decide_at_once(cloud: AzureCloud, scene: Scene) -> 
         return_exceptions=True,
     )
     [connection] = (await publishing.observe(cloud, scene.service_id)).connections
-    # Whoever came last is right; approving what is rejected already is refused by name, and never a crash.
+    # Whoever is second waits for the first; rejecting goes from any state, and approving what is rejected is refused.
     assert connection.state is ConnectionState.REJECTED
     assert all(not isinstance(one, BaseException) or isinstance(one, RefusedError) for one in outcomes)
 
