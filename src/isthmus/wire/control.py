@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from isthmus.wire.admin import HealthStatus
 from isthmus.wire.agents import AgentWarning
@@ -35,7 +35,8 @@ Subscription = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]
 #: A subscription, or everybody.
 Viewer = Annotated[str, StringConstraints(pattern=r"^(\*|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$")]
 _NAME = r"[A-Za-z0-9_.()-]{1,90}"
-_RESOURCE = rf"^/subscriptions/[0-9a-f-]{{36}}/resourceGroups/{_NAME}/providers/Microsoft\.Network"
+_GUID = r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_RESOURCE = rf"^/subscriptions/{_GUID}/resourceGroups/{_NAME}/providers/Microsoft\.Network"
 ServiceId = Annotated[str, StringConstraints(pattern=rf"{_RESOURCE}/privateLinkServices/{_NAME}$", max_length=500)]
 FrontendId = Annotated[
     str,
@@ -148,18 +149,18 @@ class LinkBody(Request):
     service_id: ServiceId
     frontend_id: FrontendId
     nat_subnet_id: SubnetId
-    nat_addresses: int = Field(default=1, ge=1, le=8)
+    nat_addresses: int = Field(default=1, ge=1, le=8, strict=True)
     visible_to: tuple[Viewer, ...] = Field(default=("*",), min_length=1, max_length=100)
     approved_at_once: tuple[Subscription, ...] = Field(default=(), max_length=100)
-    has_proxy_protocol: bool = True
-    inherits_approval: bool = True
+    has_proxy_protocol: StrictBool = True
+    inherits_approval: StrictBool = True
 
 
 class LinkPlanRequest(Request):
     """What would happen: publishing with ``link``, unpublishing without."""
 
     link: LinkBody | None = None
-    force: bool = False
+    force: StrictBool = False
 
 
 class StepView(Response):
@@ -269,7 +270,7 @@ class DecisionBody(Request):
     """Why, for the customer to see; and the version that was looked at, if a change meanwhile should count."""
 
     reason: Text = ""
-    version: int | None = Field(default=None, ge=1, le=2**31)
+    version: int | None = Field(default=None, ge=1, le=2**31 - 1, strict=True)
 
 
 class ExpectationKind(StrEnum):
