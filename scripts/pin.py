@@ -19,6 +19,7 @@ FILES = (
     ("dev.txt", _DEVELOPMENT),
     ("bench.txt", [*_DEVELOPMENT, "--extra=bench"]),
     ("plane.txt", ["pyproject.toml", "--extra=plane"]),
+    ("control.txt", ["pyproject.toml", "--extra=control", "--extra=azure"]),
     ("runner.txt", ["pyproject.toml", "--extra=runner"]),
     ("agent.txt", ["pyproject.toml"]),
     ("azure.txt", ["pyproject.toml", "--extra=azure"]),

@@ -16,6 +16,9 @@ from typing import Any, Final
 from isthmus.agent.config import PREFIX, AgentConfig
 from isthmus.cli import defaults
 from isthmus.cli.exits import MEANINGS as EXITS
+from isthmus.control.config import PREFIX as CONTROL_PREFIX
+from isthmus.control.config import ControlConfig
+from isthmus.control.ingress.config import IngressConfig
 from isthmus.deployment.config import DeploymentConfig
 from isthmus.kit import settings
 from isthmus.lab.config import LabConfig
@@ -87,6 +90,22 @@ def azure_settings() -> str:
     return _settings(AzureConfig, lambda name, _: "--" + name.replace("_", "-"))
 
 
+def control_settings() -> str:
+    """Every setting of a control plane, by its flag, or by its variable where there is no flag."""
+    return _settings(ControlConfig, _control_name)
+
+
+def _control_name(field: str, about: settings.Setting) -> str:
+    if settings.Source.FLAG in about.sources:
+        return "--" + field.replace("_", "-")
+    return CONTROL_PREFIX + field.upper()
+
+
+def ingress_settings() -> str:
+    """Every setting of an ingress, by its flag."""
+    return _settings(IngressConfig, lambda name, _: "--" + name.replace("_", "-"))
+
+
 def deployment_settings() -> str:
     """Every key of section ``[isthmus]``."""
     return _settings(DeploymentConfig, lambda name, _: name)
@@ -105,6 +124,8 @@ TABLES: Final[dict[str, Callable[[Path], str]]] = {
     "exits": lambda _: exits(),
     "agent-settings": lambda _: agent_settings(),
     "deployment-settings": lambda _: deployment_settings(),
+    "control-settings": lambda _: control_settings(),
+    "ingress-settings": lambda _: ingress_settings(),
     "lab-settings": lambda _: lab_settings(),
     "azure-settings": lambda _: azure_settings(),
     "decisions": decisions,

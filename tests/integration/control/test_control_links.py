@@ -216,6 +216,12 @@ async def test_further_endpoints_of_an_approved_customer_inherit(plane: ControlP
     await plane.call("POST", f"{where}/approve", {})
     ask(scene, alias, "second")
     assert (await one(plane, "approved", "second"))["reason"] == "as isthmus-privatelink"
+    in_use = await plane.call("DELETE", LINK, status=409)
+    assert in_use["code"] == "link_in_use"
+    another = {**body(scene), "service_id": body(scene)["service_id"] + "-2"}
+    assert (await plane.call("PUT", LINK, another, status=409))["code"] == "link_exists"
+    unknown = await plane.call("POST", f"{LINK}/connections/co2222222222/approve", {}, status=404)
+    assert unknown["code"] == "connection_not_found"
     ask(scene, alias, "foreign", scene.provider)
     await one(plane, "pending", "foreign")
     await plane.call("POST", f"{where}/reject", {})

@@ -11,9 +11,25 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 
-from tests.integration.control.conftest import LOOPBACK, SIGNATURE, Entrance, deployment
+from tests.integration.control.conftest import (
+    CLUSTER,
+    LOOPBACK,
+    SIGNATURE,
+    Books,
+    Entrance,
+    Pki,
+    deployment,
+    get,
+    serving,
+)
 
-from isthmus.control.ingress.pictures import LinkEntrance
+from isthmus.control.ingress.config import IngressConfig
+from isthmus.control.ingress.following import Ingress
+from isthmus.control.ingress.pictures import IngressPicture, LinkEntrance
+from isthmus.control.ingress.rendering import Files, render
+from isthmus.control.ingress.running import Haproxy
+from isthmus.kit.clocks import SystemClock
+from isthmus.kit.health import Health
 
 HEADER = SIGNATURE + struct.pack(">BBH", 0x21, 0x11, 20) + bytes(12) + b"\xee\x00\x05\x01" + struct.pack("<I", 4711)
 
@@ -100,3 +116,40 @@ async def test_no_request_fails_while_deployments_and_links_come_and_go(entrance
         async with asyncio.timeout(entrance.config.drain_seconds + 5):
             while len(await ingress.workers()) > 1:
                 await asyncio.sleep(0.1)
+
+
+async def test_an_haproxy_that_was_left_behind_is_taken_over_from(ingress_config: IngressConfig, pki: Pki) -> None:
+    """As after a SIGKILL of the ingress, which leaves HAProxy running."""
+    books = Books(IngressPicture(CLUSTER))
+    books.link()
+    certificate = ingress_config.certificate.read_bytes() + ingress_config.private_key.read_bytes()
+    left = Haproxy("haproxy", Files(ingress_config.home))
+    await left.apply(render(books.current, ingress_config), certificate)
+    async with deployment("daaaaaaa", pki) as port:
+        books.lead("daaaaaaa", port)
+        refused: list[str] = []
+        over = False
+
+        async def keep_knocking(entrance: Entrance) -> None:
+            while not over:
+                try:
+                    assert b"404 page not found" in await entrance.ask(get("/"), port=ingress_config.listen_port)
+                except (OSError, AssertionError) as error:
+                    refused.append(repr(error))
+                await asyncio.sleep(0.005)
+
+        clock = SystemClock()
+        health = Health(clock)
+        knocking = asyncio.create_task(
+            keep_knocking(Entrance(ingress_config, books, health, Ingress(ingress_config, books, health, clock), pki))
+        )
+        async with serving(ingress_config, books, pki) as entrance:
+            assert await asyncio.wait_for(left.wait(), 20) == 0
+            async with asyncio.timeout(10):
+                while b"200 OK" not in await entrance.ask(
+                    get("/daaaaaaa/agent/v1/claims"), port=ingress_config.listen_port
+                ):
+                    await asyncio.sleep(0.05)
+            over = True
+            await knocking
+        assert refused == []

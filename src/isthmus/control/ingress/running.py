@@ -2,7 +2,8 @@
 
 One master process stays and keeps the sockets; a reload (SIGUSR2) makes it read the configuration again and start a new
 worker, which takes the listeners over from the old one, so that no connection is refused in between. The old worker
-answers what it has accepted and ends (HAProxy, "Management guide", 4). Invariant: what is in force has passed
+answers what it has accepted and ends (HAProxy, "Management guide", 4). One that was left behind, because who started it
+was killed, serves on until it is replaced in the same way. Invariant: what is in force has passed
 ``haproxy -c``; a configuration that does not pass changes nothing, on disk neither.
 """
 
@@ -25,8 +26,9 @@ _RELOAD_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.05
 #: After its time to drain, HAProxy is not asked any more.
 _KILL_SECONDS: Final = 5.0
-#: A line of ``show proc``: process id, and in the third column the number of reloads that it has seen.
+#: Lines of ``show proc``: process id, what it is, and the number of reloads that it has seen.
 _WORKER: Final = re.compile(r"^(\d+)\s+worker\s+(\d+)\s", re.MULTILINE)
+_MASTER: Final = re.compile(r"^(\d+)\s+master\s", re.MULTILINE)
 
 log = structlog.get_logger(__name__)
 
@@ -86,18 +88,21 @@ class Haproxy:
 
     async def workers(self) -> dict[int, int]:
         """The workers that serve or drain, by process id, with the reloads that each has seen; empty without answer."""
+        return {int(pid): int(reloads) for pid, reloads in _WORKER.findall(await self._processes())}
+
+    async def _processes(self) -> str:
+        """What the master process says of all of them; empty without answer."""
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(str(self._files.master))
                 try:
                     writer.write(b"show proc\n")
                     writer.write_eof()
-                    answer = (await reader.read()).decode()
+                    return (await reader.read()).decode()
                 finally:
                     writer.close()
         except (OSError, TimeoutError):
-            return {}
-        return {int(pid): int(reloads) for pid, reloads in _WORKER.findall(answer)}
+            return ""
 
     async def _check(self, text: str, certificate: bytes) -> None:
         """Raise ConfigError unless HAProxy would take the configuration; tried beside the one in force."""
@@ -133,18 +138,27 @@ class Haproxy:
         return process.returncode or 0, said.decode(errors="replace")
 
     async def _start(self) -> None:
-        for path in (self._files.master, self._files.stats, self._files.inner):
-            path.unlink(missing_ok=True)
+        before = frozenset(await self.workers())
+        left_behind = [int(pid) for pid in _MASTER.findall(await self._processes())]
+        if not left_behind:
+            for path in (self._files.master, self._files.stats, self._files.inner):
+                path.unlink(missing_ok=True)
+        command = [self._program, "-W", "-S", f"{self._files.master},mode,600", "-f", str(self._files.configuration)]
+        if left_behind:
+            log.warning("taking over from an HAProxy that was left behind", pid=left_behind[0])
+            command += ["-x", str(self._files.stats)]
         try:
             self._process = await asyncio.create_subprocess_exec(
-                self._program,
-                *("-W", "-S", f"{self._files.master},mode,600", "-f", str(self._files.configuration)),
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for us: we stop it in order
             )
         except OSError as error:
             raise _not_found(self._program, error) from None
-        await self._new_worker(frozenset())
+        await self._new_worker(before)
+        for pid in left_behind:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGUSR1)
 
     async def _reload(self) -> None:
         assert self._process is not None  # noqa: S101 - apply has looked
