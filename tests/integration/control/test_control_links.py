@@ -220,7 +220,7 @@ async def test_further_endpoints_of_an_approved_customer_inherit(plane: ControlP
     assert in_use["code"] == "link_in_use"
     another = {**body(scene), "service_id": body(scene)["service_id"] + "-2"}
     assert (await plane.call("PUT", LINK, another, status=409))["code"] == "link_exists"
-    unknown = await plane.call("POST", f"{LINK}/connections/co2222222222/approve", {}, status=404)
+    unknown = await plane.call("POST", f"{LINK}/connections/cn2222222222/approve", {}, status=404)
     assert unknown["code"] == "connection_not_found"
     ask(scene, alias, "foreign", scene.provider)
     await one(plane, "pending", "foreign")
@@ -306,9 +306,16 @@ class Broken(AzureCloud):
     is_away = False
 
     async def decide(self, *arguments: Any) -> Any:
+        self._answer()
+        return await super().decide(*arguments)
+
+    async def observe_service(self, *arguments: Any) -> Any:
+        self._answer()
+        return await super().observe_service(*arguments)
+
+    def _answer(self) -> None:
         if self.is_away:
             raise CloudUnreachableError("no answer", code="cloud_unreachable")
-        return await super().decide(*arguments)
 
 
 async def test_a_decision_that_the_cloud_does_not_hear_is_carried_on(
@@ -339,3 +346,21 @@ def test_states_are_the_links_own() -> None:
     from isthmus.wire.control import ConnectionState as Shown  # noqa: PLC0415
 
     assert {one.value for one in ConnectionState} == {one.value for one in Shown}
+
+
+async def test_a_cluster_has_one_link_and_a_cloud_that_is_away_is_said(
+    database_url: str, lab: FakeLab, scene: Scene
+) -> None:
+    token = await prepare(database_url)
+    config = AzureConfig(arm_endpoint=lab.url, ca_file=lab.ca, poll_seconds=0.01, operation_seconds=20)
+    async with Broken(config, LabCredential(lab)) as cloud, running(database_url, cloud, token) as plane:
+        await plane.call("POST", "/clusters", SCENE_CLUSTER, status=201)
+        await published(plane, scene)
+        other = scene.path(scene.provider, "privateLinkServices/other")
+        refused = await plane.call("PUT", LINK, body(scene, service_id=other), status=409)
+        assert refused["code"] == "link_exists"
+        missing = await plane.call("POST", f"{LINK}/connections/cn2222222222/approve", {}, status=404)
+        assert missing["code"] == "connection_not_found"
+        cloud.is_away = True
+        away = await plane.call("POST", f"{LINK}/plan", {"link": body(scene)}, status=503)
+        assert away["code"] == "cloud_unavailable"
