@@ -57,7 +57,6 @@ class Code(StrEnum):
     OPERATOR_LAST_ADMIN = "operator_last_admin"
     CLUSTER_NOT_FOUND = "cluster_not_found"
     CLUSTER_EXISTS = "cluster_exists"
-    DEPLOYMENT_NOT_FOUND = "deployment_not_found"
     DEPLOYMENT_EXISTS = "deployment_exists"
     LINK_NOT_FOUND = "link_not_found"
     LINK_EXISTS = "link_exists"
@@ -243,12 +242,6 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         "A cluster of this id exists, and it is another one",
         False,
         "Leave the id out to have one made, or choose another CIDR.",
-    ),
-    Code.DEPLOYMENT_NOT_FOUND: Meaning(
-        404,
-        "No deployment of this id is registered",
-        False,
-        "Register it with: isthmus cluster deployment add.",
     ),
     Code.DEPLOYMENT_EXISTS: Meaning(
         409,
