@@ -8,7 +8,7 @@ connection that it was made about, by the cloud's own name for it, and not to a 
 import asyncio
 import ipaddress
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, assert_never
 
 import structlog
@@ -113,8 +113,9 @@ class Carrier:
 
     async def _publish(self, link: Link) -> None:
         side = Publishing(self._cloud, link.spec.service)
+        before = await self._versions(link)
         status = await publishing.publish(side, self._clock, self._patience, self._tell)
-        await self._keep(link, status)
+        await self._keep(link, status, before)
         log.info("the link is published", cluster_id=link.cluster_id, alias=status.alias)
 
     async def _unpublish(self, link: Link) -> None:
@@ -126,20 +127,31 @@ class Carrier:
         log.info("the link is unpublished", cluster_id=link.cluster_id)
 
     async def _look(self, link: Link) -> None:
+        before = await self._versions(link)
         status = await self._cloud.find_service(link.spec.service.service_id)
         if status is None:
             async with self._database.begin() as database:
                 await links.note_missing(database, link)
         else:
-            await self._keep(link, status)
+            await self._keep(link, status, before)
 
-    async def _keep(self, link: Link, status: ServiceStatus) -> None:
-        """Write down what the cloud shows, and carry what follows from it."""
+    async def _versions(self, link: Link) -> dict[str, int]:
+        """What is known of each connection before the cloud is asked."""
+        async with self._database.begin() as database:
+            return {one.connection_id: one.version for one in await links.connections(database, link.cluster_id)}
+
+    async def _keep(self, link: Link, status: ServiceStatus, before: Mapping[str, int]) -> None:
+        """Write down what the cloud shows, and carry what follows from it.
+
+        What has changed since ``before`` is left to the next look: the cloud was asked earlier, so its answer is old.
+        """
         async with self._database.begin() as database:
             cluster = await clusters.get(database, link.cluster_id)
             await links.note_service(database, link, status, _problem(cluster, status))
             known = await links.connections(database, link.cluster_id, lock=True)
             for difference in deciding.differences(known, status.connections):
+                if not isinstance(difference, Appeared) and _is_newer(difference.known, before):
+                    continue
                 match difference:
                     case Appeared(seen):
                         await links.note_new(database, link.cluster_id, seen, _subscription(seen.endpoint_id))
@@ -198,6 +210,11 @@ class Carrier:
         if after is not seen.state:
             await self._cloud.decide(service_id, current.name, decision, current.reason)
         return after
+
+
+def _is_newer(known: Connection, before: Mapping[str, int]) -> bool:
+    """Whether a connection has changed since ``before``."""
+    return before.get(known.connection_id) != known.version
 
 
 def _problem(cluster: clusters.Cluster, status: ServiceStatus) -> Problem | None:
