@@ -7,7 +7,6 @@ middle of is taken up by the next process.
 
 import asyncio
 import contextlib
-import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,6 +22,7 @@ from isthmus.control.carrying import Carrier
 from isthmus.control.config import ControlConfig
 from isthmus.control.databases import Database
 from isthmus.control.errors import DatabaseError
+from isthmus.control.stopping import on_signals
 from isthmus.control.watching import Watch
 from isthmus.kit import guarding
 from isthmus.kit.clocks import Clock, SystemClock
@@ -57,7 +57,7 @@ async def run(
     health.observe(_say)
     if context is None:
         health.raise_(conditions.PLAIN_HTTP, "operators are served over plain HTTP", "On loopback alone; see TLS.")
-    with contextlib.closing(listener), _signals(stopping):
+    with contextlib.closing(listener), on_signals(stopping):
         async with Database(database_url) as database:
             if not await _answers(database, stopping):
                 return
@@ -172,23 +172,6 @@ def _tls(config: ControlConfig) -> ssl.SSLContext | None:
 def _url(listener: socket.socket, context: ssl.SSLContext | None) -> str:
     host, port = listener.getsockname()[:2]
     return f"{'http' if context is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-@contextlib.contextmanager
-def _signals(stopping: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    try:
-        for number in numbers:
-            loop.add_signal_handler(number, stopping.set)
-    except (RuntimeError, ValueError):  # a test runs in another thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 def _say(occurrence: Occurrence, came: bool) -> None:

@@ -1,15 +1,13 @@
 """One ingress process: HAProxy, the loop that follows the registry, and what is wrong in the log."""
 
 import asyncio
-import contextlib
-import signal
-from collections.abc import Iterator
 
 import structlog
 
 from isthmus.control.ingress.config import IngressConfig
 from isthmus.control.ingress.following import Ingress
 from isthmus.control.ingress.registry import HttpRegistry
+from isthmus.control.stopping import on_signals
 from isthmus.kit.clocks import SystemClock
 from isthmus.kit.health import Health, Occurrence, Severity
 
@@ -21,30 +19,13 @@ async def run(config: IngressConfig, *, stop: asyncio.Event | None = None) -> No
     stopping, clock = stop or asyncio.Event(), SystemClock()
     health = Health(clock)
     health.observe(_say)
-    with _signals(stopping):
+    with on_signals(stopping):
         async with HttpRegistry(config) as registry:
             watching = asyncio.create_task(health.watch(), name="health")
             try:
                 await Ingress(config, registry, health, clock).run(stopping)
             finally:
                 watching.cancel()
-
-
-@contextlib.contextmanager
-def _signals(stopping: asyncio.Event) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    try:
-        for number in numbers:
-            loop.add_signal_handler(number, stopping.set)
-    except (RuntimeError, ValueError):  # a test runs in another thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 def _say(occurrence: Occurrence, came: bool) -> None:
