@@ -1,6 +1,6 @@
 """Installs the programs that tests need beside Python, as root on Debian and Ubuntu; elsewhere it says what is missing.
 
-They are those of the lab's packets, and HAProxy. Runs on .venv, before the tests. Nothing depends on its success:
+They are those of the lab's packets, HAProxy, and Chromium for the pages. Runs on .venv, before the tests. Nothing depends on its success:
 those tests say themselves what they lack.
 """
 
@@ -15,8 +15,7 @@ from isthmus.lab.packets import requirements
 def main() -> int:
     """Install what is missing."""
     missing = [*requirements.packages_missing()]
-    if shutil.which("haproxy") is None:
-        missing.append("haproxy")
+    missing += [program for program in ("haproxy", "chromium") if shutil.which(program) is None]
     for package in missing:
         if os.geteuid() != 0:
             bootstrap.say(f"tests need {package}: apt-get install {package}")
