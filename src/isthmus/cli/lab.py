@@ -4,6 +4,7 @@
 over a socket in the lab's home, and work on what it left behind when it is gone.
 """
 
+import asyncio
 import inspect
 import json
 from datetime import datetime
@@ -14,6 +15,7 @@ import typer
 
 from isthmus.cli import flags as flagging
 from isthmus.cli import printing
+from isthmus.kit import logs
 from isthmus.kit.errors import ConfigError
 from isthmus.lab import config
 
@@ -157,6 +159,30 @@ def execute(
     where = _home(home)
     found = running.ask(where, "POST", "/find", {"network": network})
     raise typer.Exit(entering.run(found["namespace"], words))
+
+
+@app.command("forward")
+def forward(
+    forwards: Annotated[
+        list[str], typer.Argument(help="LISTEN=TARGET, each NETWORK:[ADDRESS:]PORT.", metavar="LISTEN=TARGET...")
+    ],
+    *,
+    home: Home = None,
+) -> None:
+    """Carry TCP connections between networks, or between one and this machine (host), until Ctrl-C.
+
+    isthmus lab forward host:8080=plane:10.1.0.20:80 listens on this machine's 127.0.0.1:8080.
+    """
+    from isthmus.lab import forwarding, running  # noqa: PLC0415 - help is printed without the lab
+
+    wanted = [forwarding.parse(one) for one in forwards]
+    loaded = config.load({"home": home}).config
+
+    def find(network: str) -> str:
+        return str(running.ask(loaded.home, "POST", "/find", {"network": network})["namespace"])
+
+    logs.configure(loaded.log_level, loaded.log_format)
+    asyncio.run(forwarding.serve(wanted, find, lambda one: printing.note(f"Forwarding {one}")))
 
 
 @public_dns.command("set")
