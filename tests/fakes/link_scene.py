@@ -33,6 +33,8 @@ class Scene:
     http: httpx.Client
     provider: str
     customer: str
+    #: Of the load balancer's rule: where it listens, and where its servers do.
+    ports: tuple[int, int] = (80, 80)
 
     def path(self, subscription: str, rest: str, group: str = "rg") -> str:
         return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Network/{rest}"
@@ -131,8 +133,8 @@ class Scene:
         here = self.path(self.provider, "loadBalancers/front")
         rule = {
             "protocol": "Tcp",
-            "frontendPort": 80,
-            "backendPort": 80,
+            "frontendPort": self.ports[0],
+            "backendPort": self.ports[1],
             "frontendIPConfiguration": {"id": f"{here}/frontendIPConfigurations/front"},
             "backendAddressPool": {"id": f"{here}/backendAddressPools/servers"},
         }
@@ -146,6 +148,18 @@ class Scene:
                 "loadBalancingRules": [{"name": "http", "properties": rule}],
             },
         }
+
+    def add_server(self, address: str, *balancers: str) -> None:
+        """A server's address in the provider's network, behind load balancers (``front`` is the link's)."""
+        pools = [self.path(self.provider, f"loadBalancers/{one}/backendAddressPools/servers") for one in balancers]
+        properties = {
+            "privateIPAddress": address,
+            "privateIPAllocationMethod": "Static",
+            "subnet": {"id": self.path(self.provider, "virtualNetworks/plane/subnets/services")},
+            "loadBalancerBackendAddressPools": [{"id": pool} for pool in pools],
+        }
+        body = {"location": HERE, "properties": {"ipConfigurations": [{"name": "one", "properties": properties}]}}
+        self.put(self.path(self.provider, "networkInterfaces/server"), body)
 
     def publish(self, **more: Any) -> str:
         """A link service without Isthmus; its alias."""

@@ -29,7 +29,6 @@ _NOBODY = 65534
 
 _SETTINGS = """
 listen_addresses = '127.0.0.1'
-unix_socket_directories = ''
 max_connections = 200
 shared_buffers = 128MB
 fsync = off
@@ -48,7 +47,7 @@ class Database:
         self._data = directory / "data"
         self._program = Program(
             "postgres",
-            [_BINARIES / "postgres", "-D", self._data, "-p", str(self.port)],
+            [_BINARIES / "postgres", "-D", self._data, "-k", self._data, "-p", str(self.port)],
             environment={},
             log=directory / "postgres.log",
             user=self._user,
@@ -57,6 +56,11 @@ class Database:
     @property
     def netloc(self) -> str:
         return f"airflow:{self.password}@127.0.0.1:{self.port}/airflow"
+
+    @property
+    def socket_url(self) -> str:
+        """The database by its socket, which is the same in every network namespace; for root and the server's user."""
+        return f"postgresql+psycopg2://airflow:{self.password}@/airflow?host={self._data}&port={self.port}"
 
     def create(self) -> "Database":
         """Make a new, empty server."""

@@ -38,6 +38,12 @@ class ServedLab:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def http(self) -> httpx.Client:
+        """A client of the resource manager with a token."""
+        assert self._http is not None, "it is not served"
+        return self._http
+
     def start(self) -> Self:
         """Serve, and return when it answers."""
         self.close_client()
@@ -101,10 +107,9 @@ class ServedLab:
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> httpx.Response:
         """One call, without waiting for what it begins. Raises KilledError."""
-        assert self._http is not None
         version = "2018-09-01" if "/privateDnsZones" in path else VERSION
         try:
-            return self._http.request(method, path, params={"api-version": version}, json=body, headers=headers)
+            return self.http.request(method, path, params={"api-version": version}, json=body, headers=headers)
         except httpx.TransportError as error:
             raise KilledError from error
 
@@ -140,20 +145,19 @@ class ServedLab:
         """The words before a command that runs in a network."""
         return [sys.executable, "-m", "isthmus.cli.main", "lab", "exec", "--home", str(self.home), network, "--"]
 
-    def exec(self, network: str, *command: str) -> subprocess.CompletedProcess[str]:
+    def exec(self, network: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [
-                *(sys.executable, "-m", "isthmus.cli.main", "lab", "exec", "--home", str(self.home)),
-                network,
-                "--",
-                *command,
-            ],
+            [*self.entering(network), *command],
             capture_output=True,
             text=True,
             check=False,
             timeout=SECONDS,
-            env=self._environment,
+            env={**self._environment, **environment},
         )
+
+    def namespace_of(self, network: str) -> str:
+        """The namespace of a virtual network."""
+        return str(running.ask(self.home, "POST", "/find", {"network": network})["namespace"])
 
     def namespaces(self) -> set[str]:
         """The lab's namespaces, as the machine tells."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.fakes.link_scene import HERE, HOST, Scene
+from tests.fakes.link_scene import HOST, Scene
 
 from isthmus.lab import running
 from isthmus.lab.packets import requirements
@@ -28,18 +28,8 @@ def lab(tmp_path: Path) -> Iterator[ServedLab]:
 
 @pytest.fixture
 def scene(lab: ServedLab) -> Scene:
-    assert lab._http is not None
-    scene = Scene(lab._http, lab.served.provider_subscription, lab.served.customer_subscription).build()
-    address = {
-        "privateIPAddress": "10.1.0.20",
-        "privateIPAllocationMethod": "Static",
-        "subnet": {"id": scene.path(scene.provider, "virtualNetworks/plane/subnets/services")},
-        "loadBalancerBackendAddressPools": [
-            {"id": scene.path(scene.provider, "loadBalancers/front/backendAddressPools/servers")}
-        ],
-    }
-    body = {"location": HERE, "properties": {"ipConfigurations": [{"name": "one", "properties": address}]}}
-    scene.put(scene.path(scene.provider, "networkInterfaces/server"), body)
+    scene = Scene(lab.http, lab.served.provider_subscription, lab.served.customer_subscription).build()
+    scene.add_server("10.1.0.20", "front")
     return scene
 
 
