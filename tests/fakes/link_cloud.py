@@ -124,6 +124,8 @@ class FakeCloud:
                 if self.zone is not None:
                     raise _changed("the zone is there")
                 self.zone = ZoneStatus(zone_id, cluster_id)
+            case steps.UnlinkNetwork(link_id) if link_id in {one.link_id for one in self.foreign_zones}:
+                self.foreign_zones = tuple(one for one in self.foreign_zones if one.link_id != link_id)
             case steps.UnlinkNetwork() | steps.LinkNetwork() | steps.PutRecord() | steps.DeleteRecord():
                 assert self.zone is not None
                 self.zone = _changed_zone(self.zone, step)

@@ -87,6 +87,10 @@ NoRegister = Annotated[
 Recreate = Annotated[
     bool, typer.Option("--recreate", help="Where only a new endpoint helps, delete ours and create it again.")
 ]
+MoveNetworks = Annotated[
+    bool,
+    typer.Option("--move-networks", help="Take networks over from the zone of another endpoint of the same cluster."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LookSeconds = Annotated[
     float, typer.Option("--look-seconds", min=0.05, max=3600, help="Seconds between two looks while waiting.")
@@ -180,11 +184,12 @@ async def create(
     ] = None,
     no_register: NoRegister = False,
     recreate: Recreate = False,
+    move_networks: MoveNetworks = False,
     look_seconds: LookSeconds = 2.0,
     as_json: AsJson = False,
 ) -> None:
     """Plan, create what is missing, wait for the provider's approval, and link the networks."""
-    allowed = Permissions(may_register=not no_register, may_recreate=recreate)
+    allowed = Permissions(may_register=not no_register, may_recreate=recreate, may_move=move_networks)
     patience = Patience(approval_seconds=0.0 if no_wait else wait_seconds, look_seconds=look_seconds)
     end = await _bring_about(cloud, await _spec(cloud, asked), allowed, patience, as_json=as_json)
     if end is End.AWAITING_APPROVAL and not no_wait:
@@ -203,10 +208,11 @@ async def apply(
     *,
     no_register: NoRegister = False,
     recreate: Recreate = False,
+    move_networks: MoveNetworks = False,
     as_json: AsJson = False,
 ) -> None:
     """Do what can be done now, without waiting: for schedules, and to go on after an approval."""
-    allowed = Permissions(may_register=not no_register, may_recreate=recreate)
+    allowed = Permissions(may_register=not no_register, may_recreate=recreate, may_move=move_networks)
     await _bring_about(cloud, await _spec(cloud, asked), allowed, Patience(approval_seconds=0.0), as_json=as_json)
 
 
@@ -218,10 +224,11 @@ async def plan(
     *,
     no_register: NoRegister = False,
     recreate: Recreate = False,
+    move_networks: MoveNetworks = False,
     as_json: AsJson = False,
 ) -> None:
     """Print what create would do, and do nothing. Exit code 1 if something is in the way."""
-    allowed = Permissions(may_register=not no_register, may_recreate=recreate)
+    allowed = Permissions(may_register=not no_register, may_recreate=recreate, may_move=move_networks)
     side = joining.Joining(cloud, await _spec(cloud, asked), allowed)
     made = side.plan(await side.observe())
     if as_json:

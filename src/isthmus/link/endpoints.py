@@ -149,10 +149,15 @@ class ZoneStatus:
 
 @dataclass(frozen=True, slots=True)
 class ForeignZone:
-    """Another zone that already answers in one of the networks, for the host or for all of its domain."""
+    """Another zone that already answers in one of the networks, for the host or for all of its domain.
+
+    ``link_id`` is its network link, ``owner`` the cluster that Isthmus made that link for; empty if it was not us.
+    """
 
     zone_id: str
     network_id: str
+    link_id: str = ""
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

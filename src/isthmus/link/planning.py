@@ -8,13 +8,20 @@ because a pending endpoint answers nothing: networks are linked last, and a reco
 only then. And what is taken away goes the other way round: networks first, so that the public name is back at once.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Generic, TypeVar, assert_never
 
 from isthmus.link import names, states, steps
-from isthmus.link.endpoints import CustomerStatus, EndpointSpec, EndpointStatus, ZoneScope, ZoneStatus
+from isthmus.link.endpoints import (
+    CustomerStatus,
+    EndpointSpec,
+    EndpointStatus,
+    ForeignZone,
+    ZoneScope,
+    ZoneStatus,
+)
 from isthmus.link.services import EVERYBODY, MAX_NAT_ADDRESSES, ProviderStatus, ServiceSpec, ServiceStatus
 from isthmus.link.states import ConnectionState
 from isthmus.link.steps import CustomerStep, ProviderStep
@@ -99,6 +106,8 @@ class Permissions:
     may_register: bool = True
     #: Delete our endpoint and create it again, where nothing else helps.
     may_recreate: bool = False
+    #: Unlink a network from another zone of the host's that Isthmus linked it with, and link it with this one.
+    may_move: bool = False
     #: Take a link service away from customers that are connected.
     may_disconnect: bool = False
     siblings: tuple[names.ClusterHost, ...] = ()
@@ -115,13 +124,13 @@ _RECREATE: Final = "Create it again with --recreate: the provider has to approve
 def plan_endpoint(spec: EndpointSpec, status: CustomerStatus, allowed: Permissions = DEFAULTS) -> Plan[CustomerStep]:
     """The way to an endpoint that the host leads to, in all networks."""
     return Plan(
-        steps=tuple(_endpoint_steps(spec, status)),
+        steps=tuple(_endpoint_steps(spec, status, allowed)),
         warnings=tuple(_endpoint_warnings(spec, status, allowed)),
         blocks=tuple(_endpoint_blocks(spec, status, allowed)),
     )
 
 
-def _endpoint_steps(spec: EndpointSpec, status: CustomerStatus) -> Iterator[CustomerStep]:
+def _endpoint_steps(spec: EndpointSpec, status: CustomerStatus, allowed: Permissions) -> Iterator[CustomerStep]:
     endpoint, zone = status.endpoint, status.zone
     if not status.is_registered:
         yield steps.RegisterProvider(spec.subscription)
@@ -144,7 +153,14 @@ def _endpoint_steps(spec: EndpointSpec, status: CustomerStatus) -> Iterator[Cust
         yield steps.AwaitApproval(spec.endpoint_id)
     if is_answered:
         yield from record
-    yield from _link_steps(spec, zone)
+    movable = {names.key(one.network_id): one for one in status.foreign_zones if _is_movable(spec, one, allowed)}
+    yield from _link_steps(spec, zone, movable)
+
+
+def _is_movable(spec: EndpointSpec, foreign: ForeignZone, allowed: Permissions) -> bool:
+    """Whether a network may be taken from another zone of the host's."""
+    is_the_same = names.parse_id(foreign.zone_id).name.lower() == spec.zone_name.lower()
+    return allowed.may_move and is_the_same and foreign.owner == spec.cluster_id
 
 
 def _record_steps(
@@ -165,10 +181,14 @@ def _record_steps(
     )
 
 
-def _link_steps(spec: EndpointSpec, zone: ZoneStatus | None) -> Iterator[CustomerStep]:
+def _link_steps(
+    spec: EndpointSpec, zone: ZoneStatus | None, movable: Mapping[str, ForeignZone]
+) -> Iterator[CustomerStep]:
     linked = {names.key(one.network_id): one for one in (zone.links if zone is not None else ())}
     for network in spec.networks:
         link = linked.get(names.key(network))
+        if (foreign := movable.get(names.key(network))) is not None:
+            yield steps.UnlinkNetwork(foreign.link_id, network)
         if link is None:
             yield steps.LinkNetwork(spec.zone_id, network, spec.cluster_id)
         elif not link.is_settled:
@@ -203,7 +223,7 @@ def _endpoint_blocks(spec: EndpointSpec, status: CustomerStatus, allowed: Permis
         )
     if status.endpoint is not None:
         yield from _present_endpoint_blocks(spec, status.endpoint, allowed)
-    yield from _zone_blocks(spec, status)
+    yield from _zone_blocks(spec, status, allowed)
 
 
 def _present_endpoint_blocks(spec: EndpointSpec, endpoint: EndpointStatus, allowed: Permissions) -> Iterator[Block]:
@@ -262,18 +282,22 @@ def _why_recreate(spec: EndpointSpec, endpoint: EndpointStatus, name: str) -> Bl
             assert_never(endpoint.state)
 
 
-def _zone_blocks(spec: EndpointSpec, status: CustomerStatus) -> Iterator[Block]:
+def _zone_blocks(spec: EndpointSpec, status: CustomerStatus, allowed: Permissions) -> Iterator[Block]:
     wanted = {names.key(one) for one in spec.networks}
     for foreign in status.foreign_zones:
-        if names.key(foreign.network_id) not in wanted:
+        if names.key(foreign.network_id) not in wanted or _is_movable(spec, foreign, allowed):
             continue
         zone, network = names.parse_id(foreign.zone_id), names.parse_id(foreign.network_id).name
         if zone.name.lower() == spec.zone_name.lower():
             yield Block(
                 Obstacle.ZONE_LINKED_ELSEWHERE,
                 f"Network {network} is linked with another zone {zone.name}, in resource group {zone.group}",
-                "A network can have one zone of a name: put the record into that one (--zone-resource-group "
-                f"{zone.group}), or unlink the network from it.",
+                "A network can have one zone of a name: "
+                + (
+                    "take the network over to this one with --move-networks."
+                    if foreign.owner == spec.cluster_id
+                    else f"put the record into that one (--zone-resource-group {zone.group}), or unlink the network."
+                ),
             )
         elif zone.name.lower() == str(spec.host).lower():
             yield Block(

@@ -182,6 +182,27 @@ def test_what_works_is_not_created_again(state: ConnectionState) -> None:
     assert "delete_endpoint" not in kinds(plan)
 
 
+def test_a_network_is_taken_from_another_zone_of_ours_when_that_is_allowed() -> None:
+    zone = id_of(f"privateDnsZones/{HOST}", "hub")
+    foreign = ForeignZone(zone, NETWORK, f"{zone}/virtualNetworkLinks/net", OURS)
+    cloud = FakeCloud(foreign_zones=(foreign,), first_state=ConnectionState.APPROVED)
+    [block] = plan_endpoint(spec(), cloud.status()).blocks
+    assert (block.code, "--move-networks" in block.hint) == (Obstacle.ZONE_LINKED_ELSEWHERE, True)
+    allowed = Permissions(may_move=True)
+    taken = []
+    while (plan := plan_endpoint(spec(), cloud.status(), allowed)).steps:
+        assert not plan.blocks
+        if isinstance(plan.steps[0], steps.UnlinkNetwork):
+            # Only once the endpoint answers: until then the network goes on with what it has.
+            assert cloud.zone is not None
+            assert cloud.zone.record is not None
+        cloud.do(plan.steps[0])
+        taken.append(type(plan.steps[0]))
+    assert taken[-2:] == [steps.UnlinkNetwork, steps.LinkNetwork]
+    theirs = replace(NOTHING, foreign_zones=(replace(foreign, owner=""),))
+    assert [one.code for one in plan_endpoint(spec(), theirs, allowed).blocks] == [Obstacle.ZONE_LINKED_ELSEWHERE]
+
+
 def test_foreign_zones_of_other_networks_or_less_narrow_ones_are_nobody_s_concern() -> None:
     foreign = (
         ForeignZone(id_of(f"privateDnsZones/{HOST}", "hub"), f"{NETWORK}-2"),

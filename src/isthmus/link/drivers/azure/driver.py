@@ -267,9 +267,9 @@ class AzureCloud:
                     where = names.parse_id(zone_id)
                     links = dns.virtual_network_links.list(where.group, where.name)
                     async for link in self._listed("list network links", links):
-                        network = bodies.read_network_link(link).network_id
-                        if names.key(network) in networks:
-                            yield ForeignZone(zone_id, network)
+                        read = bodies.read_network_link(link)
+                        if names.key(read.network_id) in networks:
+                            yield ForeignZone(zone_id, read.network_id, read.link_id, read.owner)
             except (NotPermittedError, NotThereError):
                 continue  # what cannot be seen is found out by linking
 
