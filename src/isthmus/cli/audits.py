@@ -26,10 +26,16 @@ def list_entries(
     subject: Annotated[
         str | None, typer.Option("--subject", help="Only about this, as in: connection/cnq7xk2ma4bc.")
     ] = None,
+    operator: Annotated[str | None, typer.Option("--operator", help="Only what this operator did.")] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", help="Only this, as in: connection.approve; or all about one: connection.")
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="From then on, with an offset.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Before then, with an offset.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the newest entries, newest first."""
-    page = _entries(plane, limit, subject)
+    page = _entries(plane, limit, subject=subject, operator=operator, action=action, since=since, until=until)
     if as_json:
         printing.json_of(page)
         return
@@ -50,7 +56,7 @@ def list_entries(
     )
 
 
-def _entries(plane: ControlPlane, limit: int, subject: str | None) -> control.AuditPage:
+def _entries(plane: ControlPlane, limit: int, **which: Any) -> control.AuditPage:
     found: list[control.AuditEntry] = []
     before: int | None = None
     while True:
@@ -60,7 +66,7 @@ def _entries(plane: ControlPlane, limit: int, subject: str | None) -> control.Au
             paths.CONTROL_AUDIT,
             limit=min(PAGE, limit - len(found)),
             before=before,
-            subject=subject,
+            **which,
         )
         found += page.entries
         before = page.next_before

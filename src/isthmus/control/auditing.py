@@ -42,6 +42,20 @@ class Entry:
     after: dict[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which entries; None: whatever it is. ``action`` is one (``link.publish``) or all of a thing's (``link``)."""
+
+    subject: str | None = None
+    operator: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+EVERYTHING: Final = Filter()
+
+
 async def write(
     connection: AsyncConnection,
     actor: Actor,
@@ -57,14 +71,27 @@ async def write(
 
 
 async def entries(
-    connection: AsyncConnection, *, before: int | None, limit: int, subject: str | None
+    connection: AsyncConnection, *, before: int | None, limit: int, which: Filter = EVERYTHING
 ) -> Sequence[Entry]:
     """The newest entries older than ``before``, at most ``limit``."""
     query = select(audit).order_by(audit.c.id.desc()).limit(limit)
     if before is not None:
         query = query.where(audit.c.id < before)
-    if subject is not None:
-        query = query.where(audit.c.subject == subject)
+    if which.subject is not None:
+        query = query.where(audit.c.subject == which.subject)
+    if which.operator is not None:
+        query = query.where(audit.c.operator == which.operator)
+    if which.action is not None:
+        is_whole = "." in which.action
+        query = query.where(
+            audit.c.action == which.action
+            if is_whole
+            else audit.c.action.startswith(f"{which.action}.", autoescape=True)
+        )
+    if which.since is not None:
+        query = query.where(audit.c.at >= which.since)
+    if which.until is not None:
+        query = query.where(audit.c.at < which.until)
     rows = (await connection.execute(query)).all()
     return [
         Entry(

@@ -51,8 +51,17 @@ async def verify(connection: AsyncConnection, text: str) -> Operator:
     expected = row.secret_sha256 if row is not None else "0" * 64
     if not hmac.compare_digest(_digest(secret), expected) or row is None or row.revoked_at is not None:
         raise ControlRefusedError(Code.OPERATOR_TOKEN_INVALID)
-    stale = or_(operator.c.last_used_at.is_(None), operator.c.last_used_at < func.now() - _USE)
-    await connection.execute(update(operator).where(operator.c.name == row.name, stale).values(last_used_at=func.now()))
+    await _note_use(connection, row.name)
+    return _operator(row)
+
+
+async def admitted(connection: AsyncConnection, name: str) -> Operator:
+    """An operator who may still come in. Raises ControlRefusedError(OPERATOR_TOKEN_INVALID)."""
+    query = select(operator).where(operator.c.name == name, operator.c.revoked_at.is_(None))
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise ControlRefusedError(Code.OPERATOR_TOKEN_INVALID)
+    await _note_use(connection, name)
     return _operator(row)
 
 
@@ -92,6 +101,11 @@ async def revoke(connection: AsyncConnection, actor: Actor, name: str) -> Operat
 async def all_of_them(connection: AsyncConnection) -> Sequence[Operator]:
     """All operators, by name."""
     return [_operator(row) for row in (await connection.execute(select(operator).order_by(operator.c.name))).all()]
+
+
+async def _note_use(connection: AsyncConnection, name: str) -> None:
+    stale = or_(operator.c.last_used_at.is_(None), operator.c.last_used_at < func.now() - _USE)
+    await connection.execute(update(operator).where(operator.c.name == name, stale).values(last_used_at=func.now()))
 
 
 def _digest(secret: str) -> str:

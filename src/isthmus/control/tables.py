@@ -67,6 +67,15 @@ operator = Table(
     _time("last_used_at"),
 )
 
+session = Table(
+    "session",
+    metadata,
+    Column("id", Text, primary_key=True),  # hex SHA-256 of the cookie's secret
+    Column("operator", ForeignKey(f"{SCHEMA}.operator.name"), nullable=False),
+    _time("created_at", nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False, index=True),
+)
+
 cluster = Table(
     "cluster",
     metadata,
@@ -163,3 +172,6 @@ audit = Table(
     Column("after", JSONB),
 )
 Index("ix_audit_subject", audit.c.subject, audit.c.id)
+Index("ix_audit_operator", audit.c.operator, audit.c.id)
+Index("ix_audit_action", audit.c.action, audit.c.id)
+Index("ix_audit_at", audit.c.at, audit.c.id)

@@ -114,8 +114,14 @@ async def test_the_provider_works_on_the_command_line(
 
     endpoint = ask(scene, alias[1])
     await _listed(shell, "pending")
+    asked = await shell("link", "connections")
+    assert '"us"' in asked
+    assert "expires in 14 d" in asked
+    assert "isthmus link approve" in shell.err
     assert f"{endpoint} is approved." in await shell("link", "approve", "isthmus-privatelink", "--reason", "friends")
-    assert "ann, friends" in await shell("link", "connections")
+    approved = await shell("link", "connections")
+    assert "ann, friends" in approved
+    assert '"us"' in approved, "what the customer said stays beside the decision"
     await shell("link", "unpublish", code=Exit.FAILED)
     assert "(customers_connected)" in shell.err
     assert "is rejected." in await shell("link", "reject", endpoint)
@@ -225,7 +231,7 @@ def test_control_plane_and_ingress_run_as_programs(
             command, env={**os.environ, **variables}, check=True, capture_output=True, text=True
         ).stdout
 
-    assert "revision 0001" in say("control", "migrate")
+    assert "revision 0" in say("control", "migrate")
     say("control", "admit", "root", "--output", str(tmp_path / "root"))
     chain, key = pki.issue("ingress", "localhost", HOST)
     public = free_port()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi import Request as HttpRequest
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel, BeforeValidator
 
 from isthmus import __version__
 from isthmus.control import auditing, clusters, links, operators
@@ -52,6 +52,18 @@ Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str, Query(max_length=64, pattern=r"^[a-z0-9]+$")]
 Before = Annotated[int, Query(ge=1, le=2**62)]
 Subject = Annotated[str, Query(max_length=200, pattern=r"^[a-z]+/[-a-z0-9._@]+$")]
+
+
+def _is_written_out(value: object) -> object:
+    """Numbers are times too, to pydantic; on the wire they are a mistake."""
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("a time is written as 2026-11-23T08:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_is_written_out)]
+OperatorFilter = Annotated[str, Query(max_length=64, pattern=r"^[a-z0-9][-a-z0-9._@]*$")]
+ActionFilter = Annotated[str, Query(max_length=64, pattern=r"^[a-z]+(\.[a-z_]+)?$")]
 
 
 class ProblemError(Exception):
@@ -118,11 +130,19 @@ def _add_organization(routes: APIRouter, core: Core) -> None:
 
     @routes.get(paths.CONTROL_AUDIT, operation_id="audit")
     async def audit(
-        before: Before | None = None, limit: Limit = 100, subject: Subject | None = None
+        *,
+        before: Before | None = None,
+        limit: Limit = 100,
+        subject: Subject | None = None,
+        operator: OperatorFilter | None = None,
+        action: ActionFilter | None = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
     ) -> control.AuditPage:
-        """A page of the audit log, newest first."""
+        """A page of the audit log, newest first. ``action`` is one, or all of a thing's, as in ``link``."""
+        which = auditing.Filter(subject, operator, action, since, until)
         async with core.database.begin() as database:
-            found = await auditing.entries(database, before=before, limit=limit, subject=subject)
+            found = await auditing.entries(database, before=before, limit=limit, which=which)
         last = found[-1].entry_id if len(found) == limit else None
         return control.AuditPage(entries=tuple(views.entry(one) for one in found), next_before=last)
 
