@@ -5,7 +5,7 @@ this program ends before.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Final
 
 import typer
@@ -150,29 +150,38 @@ def connections(
         printing.json_of(control.ConnectionPage(connections=found))
         return
     printing.table(
-        ("CONNECTION", "ENDPOINT", "SUBSCRIPTION", "STATE", "LINK ID", "SEEN", "DECIDED"),
+        ("CONNECTION", "ENDPOINT", "STATE", "SEEN", "DETAILS"),
         (
             (
                 one.connection_id,
                 one.endpoint_id.rpartition("/")[2],
-                one.subscription,
-                one.state.value if one.wanted is None else f"{one.state.value} ({one.wanted} is on its way)",
-                printing.NOTHING if one.link_id is None else str(one.link_id),
+                one.state.value,
                 printing.age(one.first_seen_at),
-                _decided(one),
+                "\n".join(_details(one)),
             )
             for one in found
         ),
         empty="Nobody has asked for a connection.",
     )
+    if any(one.state is control.ConnectionState.PENDING and one.wanted is None for one in found):
+        printing.note("Let one in with: isthmus link approve CONNECTION")
 
 
-def _decided(one: ConnectionView) -> str:
+def _details(one: ConnectionView) -> Iterator[str]:
+    """What an operator decides by: what the customer said, who it is, and what has become of it."""
+    if one.message:
+        yield f'"{one.message}"'
+    yield f"of {one.subscription}"
+    if one.link_id is not None:
+        yield f"link id {one.link_id}"
     if one.problem is not None:
-        return one.problem.sentence
-    if one.decided_by is None:
-        return f"expires {printing.age(one.expires_at)}" if one.expires_at is not None else printing.NOTHING
-    return printing.words(part for part in (one.decided_by, one.reason) if part)
+        yield one.problem.sentence
+    if one.wanted is not None:
+        yield f"{one.wanted} is on its way"
+    elif one.expires_at is not None:
+        yield f"expires {printing.age(one.expires_at)}"
+    if one.decided_by is not None or one.reason:
+        yield printing.words(part for part in (one.decided_by, one.reason) if part)
 
 
 @app.command("approve")

@@ -79,8 +79,8 @@ def _difference(known: Connection, seen: Seen | None) -> Iterable[Difference]:
         yield Changed(known, None)
     elif not _is_as(known.state, seen.state):
         yield Changed(known, seen)
-    elif known.link_id != seen.link_id or (known.decided_by is None and known.message != seen.message):
-        # After a decision the message stays: the cloud puts the decision's reason where the request's words were.
+    elif known.link_id != seen.link_id or (seen.state is ConnectionState.PENDING and known.message != seen.message):
+        # After a decision the message stays: the cloud puts the decision's words where the request's were.
         yield Changed(known, seen)
 
 

@@ -334,14 +334,20 @@ async def note_new(database: AsyncConnection, cluster_id: str, seen: Seen, subsc
 
 
 async def note_change(database: AsyncConnection, known: Connection, seen: Seen | None) -> None:
-    """Keep what the cloud shows of a connection now; None: nothing any more."""
+    """Keep what the cloud shows of a connection now; None: nothing any more.
+
+    The customer's message stays: once decided, the cloud has the decision's words in its place.
+    """
     if seen is None:
         values: dict[str, Any] = {"state": ConnectionState.DISCONNECTED, "is_gone": True, "wanted": None}
     else:
-        values = {"state": seen.state, "message": seen.message, "link_id": seen.link_id, "location": seen.location}
+        values = {"state": seen.state, "link_id": seen.link_id, "location": seen.location}
+        if seen.state is ConnectionState.PENDING:
+            values["message"] = seen.message
     state = values["state"]
     if state is not known.state:
-        values |= {"changed_at": func.now(), "decided_by": None, "decided_at": None, "reason": ""}
+        reason = "" if seen is None or state is ConnectionState.PENDING else seen.message
+        values |= {"changed_at": func.now(), "decided_by": None, "decided_at": None, "reason": reason}
     fresh = await _change_if_same(database, known, values)
     if fresh is not None and state is not known.state:
         await auditing.write(

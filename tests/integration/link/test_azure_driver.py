@@ -53,7 +53,7 @@ async def test_both_sides_from_nothing_to_done_and_back(cloud: AzureCloud, scene
     [waiting] = (await publishing.observe(cloud, scene.service_id)).connections
     assert (waiting.state, waiting.message, waiting.location) == (
         ConnectionState.PENDING,
-        "Awaiting approval",
+        "let us in",
         "westeurope",
     )
     approved = await publishing.approve(cloud, scene.service_id, spec.endpoint_id.upper(), "welcome")

@@ -67,7 +67,7 @@ _SHAPE: Final = shapes.resource(
     }
 )
 
-_WAITING: Final = {"status": str(Status.PENDING), "description": "Awaiting approval", "actionsRequired": "None"}
+_NOTHING_SAID: Final = "Awaiting approval"
 _AUTOMATIC: Final = {"status": str(Status.APPROVED), "description": "Auto Approved", "actionsRequired": "None"}
 
 
@@ -269,7 +269,18 @@ def _first_state(change: Change, endpoint: Document, member: str, request: Json,
         connection = approvals.connection_of(change, model)
         if connection is not None and connection.id.outer.key == service.key and approvals.is_approved(connection):
             return _AUTOMATIC
-    return _WAITING
+    return _waiting(request)
+
+
+def _waiting(request: Json) -> Json:
+    """What a provider reads beside a request: what the customer said, or Azure's own words where that is nothing.
+
+    Source: the azurerm provider's documentation of ``private_endpoint_connection`` ("while in the Pending status the
+    request_response will display the same text from your request_message"), and scripts that tell pending connections
+    apart by it. For an empty one: Azure's published examples.
+    """
+    said = str(request["properties"].get("requestMessage") or _NOTHING_SAID)
+    return {"status": str(Status.PENDING), "description": said, "actionsRequired": "None"}
 
 
 def _named(id: ResourceId, given: Sequence[Json]) -> list[dict[str, Any]]:

@@ -343,7 +343,7 @@ def test_endpoints_and_connections(provider: NetworkManagementClient, customer: 
         shown = endpoints.get(GROUP, "pe").properties.manual_private_link_service_connections[0]
         return shown.properties.private_link_service_connection_state
 
-    assert (seen().status, seen().description) == ("Pending", "Awaiting approval")
+    assert (seen().status, seen().description) == ("Pending", "please")
     decided = decide("Approved").properties.private_link_service_connection_state
     assert (decided.status, seen().status, seen().description) == ("Approved", "Approved", "approved")
     decide("Rejected")

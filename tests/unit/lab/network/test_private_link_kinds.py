@@ -253,12 +253,13 @@ def test_a_manual_request_waits_for_the_provider(azure: AzureNetwork, by_alias: 
     azure.service()
     name = alias(azure).upper() if by_alias else service_id(azure)
     endpoint = azure.endpoint(name, request={"requestMessage": "please"})
-    assert state_of(endpoint) == PENDING
+    asked = {**PENDING, "description": "please"}
+    assert state_of(endpoint) == asked
     [one] = endpoint["properties"]["manualPrivateLinkServiceConnections"]
     assert one["properties"]["privateLinkServiceId"] == name
     assert one["properties"]["requestMessage"] == "please"
     [connection] = connections(azure)
-    assert connection["properties"]["privateLinkServiceConnectionState"] == PENDING
+    assert connection["properties"]["privateLinkServiceConnectionState"] == asked
     assert connection["properties"]["privateEndpointLocation"] == LOCATION
     before = azure.show("privateEndpoints/pe", CUSTOMER)["etag"]
     decided = azure.decide("approved")

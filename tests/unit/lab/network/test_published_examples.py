@@ -592,7 +592,8 @@ EXAMPLES = [
                         **REQUEST,
                         "privateLinkServiceConnectionState": {
                             "status": "Pending",
-                            "description": "Awaiting approval",
+                            # The example says "Awaiting approval"; users of Azure see the message of the request.
+                            "description": "Please manually approve my connection.",
                             "actionsRequired": "None",
                         },
                     }
