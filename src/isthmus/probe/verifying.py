@@ -77,6 +77,9 @@ class _Rows:
         self._tell(row)
         return finding.status in (Status.PASS, Status.WARN)
 
+    def has_failed(self, check: Check) -> bool:
+        return any(row.check is check and row.status is Status.FAIL for row in self.rows)
+
     def skip(self, checks: Sequence[Check], target: str, why: str) -> None:
         for check in checks:
             self.add(check, target, Finding(Status.SKIP, why))
@@ -236,12 +239,15 @@ def _after(check: Check) -> tuple[Check, ...]:
 
 def _add_findings(target: Target, findings: PlaneFindings, took_seconds: float, rows: _Rows) -> None:
     why = "the deployment does not answer"
+    heartbeat = findings.heartbeat
+    if heartbeat is not None and heartbeat.status is Status.FAIL and rows.has_failed(Check.ADDRESS):
+        heartbeat = Finding(Status.SKIP, f"{heartbeat.details}: agents go where the name leads")
     for check, finding in (
         (Check.DEPLOYMENT, findings.deployment),
         (Check.SOURCE, findings.source),
         (Check.TOKEN, findings.token),
         (Check.CLOCK, findings.clock),
-        (Check.HEARTBEAT, findings.heartbeat),
+        (Check.HEARTBEAT, heartbeat),
     ):
         if finding is None:
             rows.skip([check], target.url, why)

@@ -23,7 +23,7 @@ PORTAL = b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\nPlease sign in"
 
 
 @contextlib.asynccontextmanager
-async def server(answer: bytes, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
+async def server(answer: bytes, tls: ssl.SSLContext | None, address: str = "127.0.0.1") -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
@@ -31,7 +31,7 @@ async def server(answer: bytes, tls: ssl.SSLContext | None) -> AsyncIterator[int
             await writer.drain()
         writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    listening = await asyncio.start_server(serve, address, 0, ssl=tls)
     async with listening:
         yield listening.sockets[0].getsockname()[1]
         await asyncio.sleep(0.05)  # transports whose handshake failed close their sockets a little later
@@ -100,6 +100,18 @@ async def test_a_road_that_is_as_it_should_be(
     assert plane.asked[0].address.is_loopback
     assert tuple(told) == report.rows
     assert [row.check for row in report.rows] == list(Check)
+
+
+async def test_agents_that_a_wrong_record_has_stopped_are_no_second_cause(
+    serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext
+) -> None:
+    good = Finding(Status.PASS, "good")
+    plane = FakePlane(PlaneFindings(good, good, good, good, Finding(Status.FAIL, "oslo-1 has stopped")))
+    async with server(NOT_FOUND, serving(NAME), "127.0.0.2") as port:
+        report = await verifying.verify(target(port, trusting, endpoint=ip_address("127.0.0.2")), plane=plane)
+    assert [row.check for row in report.failed] == [Check.ADDRESS]
+    (heartbeat,) = [row for row in report.rows if row.check is Check.HEARTBEAT]
+    assert (heartbeat.status, "oslo-1 has stopped" in heartbeat.details) == (Status.SKIP, True)
 
 
 async def along(port: int, tls: ssl.SSLContext | None, name: str = NAME) -> Report:
