@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -11,10 +12,11 @@ from tests.fakes.link_scene import HERE, HOST, network_body
 
 from faults.harness import waits
 from faults.harness.agents import Agent
+from faults.harness.planes import BINARIES
+from isthmus.lab.packets import namespaces
 from isthmus.wire.admin import AgentHealth, AgentView
 from isthmus.wire.names import PathKind
 from network.link.provider import Json, Provider
-from network.link.sockets import made_in
 
 ENDPOINT = "isthmus-privatelink"
 #: What a verification found, by check.
@@ -58,8 +60,7 @@ class Customer:
 
     def join(self) -> int:
         """Create the endpoint, have it approved, and lead the network's names there; the link's id."""
-        made = json.loads(self.endpoint(*self.create_words("--no-wait", "--json")))
-        self.address = str(made["endpoint"]["address"])
+        self.endpoint(*self.create_words("--no-wait"))
         self.provider.decide(self.endpoint_id, "approve")
         self.endpoint("apply")
         return self.link_id()
@@ -68,8 +69,9 @@ class Customer:
         """What the provider calls the connection when it is approved."""
         return int(self.provider.connection(self.endpoint_id, "approved")["link_id"])
 
-    def leave(self) -> None:
-        self.endpoint("delete")
+    def address(self) -> str:
+        """The endpoint's."""
+        return str(json.loads(self.endpoint("show", "--json"))["endpoint"]["address"])
 
     # --- inside the network ----------------------------------------------------------------------------------------
 
@@ -85,7 +87,8 @@ class Customer:
         """``isthmus verify`` in the network: its exit code, and its rows."""
         place = ("--url", self.provider.deployment.url, "--ca-file", str(self.provider.authority))
         done = self.run(
-            *("isthmus", "verify", *place, "--timeout-seconds", "3", "--json", *words), ISTHMUS_AGENT_TOKEN=token
+            *(str(BINARIES / "isthmus"), "verify", *place, "--timeout-seconds", "3", "--json", *words),
+            ISTHMUS_AGENT_TOKEN=token,
         )
         assert done.stdout, done.stderr
         return done.returncode, {row["check"]: row for row in json.loads(done.stdout)["rows"]}
@@ -96,6 +99,17 @@ class Customer:
         failed = {check: row for check, row in rows.items() if row["status"] == "fail"}
         assert code == (1 if failed else 0), rows
         return failed
+
+
+def connected_in(namespace: str, port: int) -> socket.socket:
+    """A connection to the loopback of a namespace: a socket stays where it was made."""
+
+    def connect() -> socket.socket:
+        namespaces.enter(namespace)
+        return socket.create_connection(("127.0.0.1", port), 5)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(connect).result()
 
 
 class NetworkAgent(Agent):
@@ -118,9 +132,7 @@ class NetworkAgent(Agent):
     def health(self) -> Json:
         with suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection("127.0.0.1", self.health_port, timeout=5)
-            connection.sock = made_in(
-                self.customer.namespace, lambda: socket.create_connection(("127.0.0.1", self.health_port), 5)
-            )
+            connection.sock = connected_in(self.customer.namespace, self.health_port)
             with connection.sock:
                 connection.request("GET", "/healthz")
                 return dict(json.load(connection.getresponse()))

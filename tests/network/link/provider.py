@@ -7,15 +7,15 @@
                                        ▲        ▲
     load balancers:     "door", public ┘        └ "front", private, behind the link service
 
-Programs are those that users start. What listens on the host's loopback, or on that of the network, is there for the
-other one by a ``Relay``.
+Programs are those that users start. Control plane and admin API listen on loopback, each on its side: `isthmus lab
+forward` carries connections across.
 """
 
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +31,6 @@ from isthmus.kit import certificates
 from isthmus.lab import running
 from isthmus.wire import paths
 from network.lab.served import ServedLab
-from network.link.sockets import HOST as THE_HOST
-from network.link.sockets import Place, Relay
 
 Json = dict[str, Any]
 
@@ -87,7 +85,7 @@ class Provider:
         self._authority = certificates.make_authority("a test's authority")
         self.authority.write_bytes(self._authority[0])
         self._control_port = ports.free_port()
-        self._relays: list[Relay] = []
+        self._programs: list[Program] = []
 
     def __enter__(self) -> "Provider":
         self.lab.start()
@@ -102,16 +100,13 @@ class Provider:
 
     def close(self) -> None:
         """End everything, and leave nothing."""
-        for name in ("ingress", "control"):
-            program: Program | None = getattr(self, name, None)
-            if program is not None and program.running:
+        for program in reversed(self._programs):
+            if program.running:
                 program.stop()
         if hasattr(self, "http"):
             self.http.close()
         if hasattr(self, "deployment"):
             self.deployment.close()
-        for relay in self._relays:
-            relay.close()
         self.lab.__exit__(None, None, None)
         shutil.rmtree(self.directory)
 
@@ -123,12 +118,10 @@ class Provider:
         self.public_address = self._open_a_public_door()
         self.scene.add_server(ADDRESS, "front", "door")
         running.ask(self.lab.home, "PUT", f"/public-names/{HOST}", {"addresses": [self.public_address]})
-        self.namespace = self.lab.namespace_of(NETWORK)
-
         self.deployment = Deployment(self.lab)
         admin, control = self.deployment.admin_port, self._control_port
-        self._relay(Place(THE_HOST, admin), Place(self.namespace, admin))
-        self._relay(Place(self.namespace, control), Place(THE_HOST, control))
+        crossing = (f"host:{admin}={NETWORK}:{admin}", f"{NETWORK}:{control}=host:{control}")
+        self._start("crossing", ["lab", "forward", "--home", str(self.lab.home), *crossing])
         with ThreadPoolExecutor(1) as pool:
             deployment = pool.submit(self.deployment.start)
             self._start_control_plane()
@@ -137,8 +130,17 @@ class Provider:
             deployment.result()
         return self
 
-    def _relay(self, here: Place, there: Place) -> None:
-        self._relays.append(Relay(self.deployment.loop, here, there))
+    def _start(
+        self, name: str, words: list[str], flags: Mapping[str, str] | None = None, *, network: str | None = None
+    ) -> Program:
+        """A program of ours on the host, or in a network."""
+        flat = [word for flag in (flags or {}).items() for word in flag]
+        entering = [] if network is None else self.lab.entering(network)
+        command = [*entering, str(BINARIES / "isthmus"), *words, *flat]
+        environment = self.commands if network is None else {}
+        program = Program(name, command, environment=environment, log=self.directory / f"{name}.log").start()
+        self._programs.append(program)
+        return program
 
     def _open_a_public_door(self) -> str:
         """A public address with a load balancer behind it; the address."""
@@ -200,9 +202,7 @@ class Provider:
     def _start_control_plane(self) -> None:
         self.isthmus("control", "admit", "ann", "--output", str(self.directory / "ann"))
         flags = {"--listen-port": str(self._control_port), "--look-seconds": "0.5"}
-        words = [BINARIES / "isthmus", "control", "serve", *(word for flag in flags.items() for word in flag)]
-        self.control = Program("control", words, environment=self.commands, log=self.directory / "control.log")
-        self.control.start()
+        self.control = self._start("control", ["control", "serve"], flags)
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{self._control_port}",
             headers={"Authorization": f"Bearer {(self.directory / 'ann').read_text().strip()}"},
@@ -283,14 +283,7 @@ class Provider:
             "--user": "haproxy",
             "--drain-seconds": "5",
         }
-        words = [BINARIES / "isthmus", "control", "ingress", *(word for flag in flags.items() for word in flag)]
-        self.ingress = Program(
-            "ingress",
-            [*self.lab.entering(NETWORK), *map(str, words)],
-            environment={},
-            log=self.directory / "ingress.log",
-        )
-        self.ingress.start()
+        self.ingress = self._start("ingress", ["control", "ingress"], flags, network=NETWORK)
 
     # --- the deployment --------------------------------------------------------------------------------------------
 
