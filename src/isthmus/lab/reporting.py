@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any
 
 from isthmus.kit.health import Occurrence
@@ -16,10 +17,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was counted: by endpoint, and the NAT ports in use by link service."""
+    """What was counted: by endpoint, and the ports in use by link service and NAT address."""
 
     endpoints: Mapping[Key, EndpointCounters]
-    ports_used: Mapping[Key, int]
+    ports_used: Mapping[Key, Mapping[IPv4Address, int]]
 
 
 def networks(world: World, shown: picture.Picture, namespaces: Mapping[Key, str]) -> list[Json]:
@@ -67,7 +68,7 @@ def services(world: World, shown: picture.Picture, counts: Counts | None, ports_
             "name": ids.parse(_spelled(world, one.key)).name,
             "nat_addresses": [str(address) for address in one.nat_addresses],
             "nat_ports": ports_per_address * len(one.nat_addresses),
-            "nat_ports_used": counts.ports_used.get(one.key, 0) if counts is not None else None,
+            "nat_ports_used": sum(counts.ports_used.get(one.key, {}).values()) if counts is not None else None,
         }
         for one in shown.services
     ]

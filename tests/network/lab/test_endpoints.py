@@ -52,7 +52,7 @@ async def test_everyone_may_have_the_same_addresses(packets: Packets, serve: Mak
     assert [answer["is"] for answer in answers] == ["three", "four"]
     assert [answer["sees"][0] for answer in answers] == [NAT, NAT]
     assert [client.ask(do="talk", name="a", size=500_000) for client in clients] == ["echo", "echo"]
-    assert await packets.nat_ports_used() == {services[0].key: 1, services[1].key: 1}
+    assert await packets.nat_ports_used() == {one.key: {IPv4Address(NAT): 1} for one in services}
 
 
 async def test_two_customers_meet_at_one_service(packets: Packets, serve: Make, visit: Make) -> None:
@@ -87,7 +87,7 @@ async def test_only_approved_connections_pass(packets: Packets, serve: Make, vis
     await packets.converge(pending)
     assert client.ask(do="talk", name="b", seconds=0.4) == "TimeoutError"
     assert client.ask(do="connect", name="c", to=ENDPOINT, port=80, seconds=0.4) == "TimeoutError"
-    assert await packets.nat_ports_used() == {Key("/services/1"): 0}
+    assert await packets.nat_ports_used() == {Key("/services/1"): {IPv4Address(NAT): 0}}
 
     gone = replace(pending, endpoints=(replace(pending.endpoints[0], service=None),), services=())
     await packets.converge(gone)
@@ -157,7 +157,7 @@ class TestLimits:
         answers = [client.ask(do="connect", name=str(one), to=ENDPOINT, port=80, seconds=0.5) for one in range(10)]
         assert all(isinstance(answer, dict) for answer in answers), answers
         assert len({tuple(answer["sees"]) for answer in answers}) == 10
-        assert await packets.nat_ports_used() == {Key("/services/1"): 10}
+        assert await packets.nat_ports_used() == {Key("/services/1"): {IPv4Address(NAT): 5, IPv4Address("10.0.0.7"): 5}}
         assert isinstance(client.ask(do="connect", name="more", to=ENDPOINT, port=80, seconds=0.3), str)
         # What is given back serves again, soon.
         client.ask(do="close", name="0")
@@ -316,7 +316,7 @@ async def test_proxy_protocol_names_client_endpoint_and_link(packets: Packets, s
     assert clients[1].ask(do="talk", name="live") == "echo"
     await packets.converge(Picture((*customers, provider), (), (its,), endpoints[1:]))
     assert clients[1].ask(do="talk", name="live") == "echo"
-    assert await packets.nat_ports_used() == {its.key: 2}
+    assert await packets.nat_ports_used() == {its.key: {IPv4Address(NAT): 2}}
 
 
 async def test_twenty_networks_and_fifty_endpoints(packets: Packets, serve: Make, visit: Make) -> None:

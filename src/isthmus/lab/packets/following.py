@@ -8,8 +8,10 @@ and counters that are as they should be stay untouched.
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 
 from isthmus.kit import logs
 from isthmus.lab import picture
@@ -144,18 +146,26 @@ class Packets:
             self._tallies |= await namespaces.within(self._fabric, _tallies)
             return {one.key: self._counters(one) for one in self._pictured.endpoints}
 
-    async def nat_ports_used(self) -> Mapping[Key, int]:
+    async def nat_ports_used(self) -> Mapping[Key, Mapping[IPv4Address, int]]:
         """How many ports of each service's NAT addresses are in use. Raises PacketsError."""
         async with self._turn:
-            flows = await namespaces.within(self._fabric, tracking.flows)
+            flows = await namespaces.within(self._fabric, tracking.translated)
             relayed = await self._relays.ports_used()
-        used = {one.key: relayed.get(one.number, 0) if one.has_proxy_protocol else 0 for one in self._pictured.services}
-        by_key = {one.key: one for one in self._pictured.services}
-        for one in self._pictured.endpoints:
-            service = None if one.service is None else by_key.get(one.service)
-            if service is not None and not service.has_proxy_protocol:
-                used[service.key] += flows[addressing.endpoint_mark(one.number, one.key)]
-        return used
+            services, endpoints = self._pictured.services, self._pictured.endpoints
+        inside = Counter(relayed)
+        relaying = {one.key for one in services if one.has_proxy_protocol}
+        # What the relay takes is translated as well, but to the relay.
+        marks = {addressing.endpoint_mark(one.number, one.key) for one in endpoints if one.service not in relaying}
+        for (mark, address), count in flows.items():
+            if mark in marks:
+                inside[address] += count
+        return {
+            one.key: {
+                shown: inside[addressing.nat_address(one.number, place)]
+                for place, shown in enumerate(one.nat_addresses)
+            }
+            for one in services
+        }
 
     # --- how ------------------------------------------------------------------------------------------------------
 

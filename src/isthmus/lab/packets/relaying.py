@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ class Relay:
         self._idle_seconds = 240.0
 
     def take(self, said: Mapping[str, Any]) -> dict[str, int]:
-        """Do what was said; the ports in use by service."""
+        """Do what was said; the ports in use by NAT address."""
         self._idle_seconds = said["idle_seconds"]
         numbers = range(*said["ports"])
         self._by_address = {one["listens_on"]: _understood(one) for one in said["relayed"]}
@@ -115,7 +116,7 @@ class Relay:
         for pair in list(self._pairs):
             if str(pair.relayed.listens_on) not in self._by_address:
                 pair.reset()
-        return {str(service): len(ports.used) for service, ports in self._ports.items()}
+        return Counter(str(source) for ports in self._ports.values() for source, _ in ports.used)
 
     async def accept(self) -> None:
         """Take connections. Runs until cancelled."""

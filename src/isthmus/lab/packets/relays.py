@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from ipaddress import IPv4Address
 from typing import Final
 
 from isthmus.lab.packets import namespaces, relaying
@@ -42,8 +43,8 @@ class Relays:
         await self._tell(relayed)
         self._told = relayed
 
-    async def ports_used(self) -> Mapping[int, int]:
-        """How many ports of each service's NAT addresses are in use. Raises PacketsError."""
+    async def ports_used(self) -> Mapping[IPv4Address, int]:
+        """How many ports of NAT addresses, as they are inside the fabric, are in use. Raises PacketsError."""
         return await self._tell(self._told) if self._process is not None and not self.has_ended else {}
 
     async def stop(self) -> None:
@@ -71,7 +72,7 @@ class Relays:
         except OSError as error:
             raise PacketsError(f"cannot start the relay: {error}", code="relay_failed") from error
 
-    async def _tell(self, relayed: tuple[Relayed, ...]) -> Mapping[int, int]:
+    async def _tell(self, relayed: tuple[Relayed, ...]) -> Mapping[IPv4Address, int]:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             return {}
@@ -81,6 +82,6 @@ class Relays:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 await process.stdin.drain()
                 answer = await process.stdout.readline()
-            return {int(service): count for service, count in json.loads(answer).items()}
+            return {IPv4Address(address): count for address, count in json.loads(answer).items()}
         except (OSError, TimeoutError, ValueError) as error:
             raise PacketsError(f"the relay does not answer: {error!r}", code="relay_failed") from error

@@ -73,6 +73,17 @@ def flows() -> Counter[int]:
     return found
 
 
+def translated() -> Counter[tuple[int, IPv4Address]]:
+    """How many flows there are with each mark and each address that answers come to. Raises PacketsError."""
+    found: Counter[tuple[int, IPv4Address]] = Counter()
+    for body in _ask(_GET, _DUMP, b""):
+        about = dict(_attributes(body[len(_FAMILY) :]))
+        addresses = dict(_attributes(dict(_attributes(about.get(_TUPLE_REPLY, b""))).get(1, b"")))
+        if 2 in addresses:
+            found[int.from_bytes(about.get(_MARK, b""), "big"), IPv4Address(addresses[2])] += 1
+    return found
+
+
 def evict() -> None:
     """Have the kernel forget now what has expired: it does so with those that it comes by. Raises PacketsError."""
     # No flow has all bits of its mark set, so nothing is said.
