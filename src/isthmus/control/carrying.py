@@ -86,6 +86,32 @@ class Carrier:
                 await links.note_problem(database, link, Problem(error.code, error.summary, error.hint))
             raise
 
+    async def decide(
+        self,
+        actor: Actor,
+        cluster_id: str,
+        connection_id: str,
+        decision: Decision,
+        *,
+        reason: str = "",
+        version: int | None = None,
+    ) -> tuple[Connection, bool]:
+        """Write an operator's decision down and carry it out; False while the cloud does not answer.
+
+        Raises what ``links.decide`` and ``carry_decision`` do, and ControlRefusedError: CLUSTER_NOT_FOUND,
+        LINK_NOT_FOUND.
+        """
+        async with self._database.begin() as database:
+            await clusters.get(database, cluster_id)
+            await links.get(database, cluster_id)
+            decided = await links.decide(
+                database, actor, cluster_id, connection_id, decision, reason=reason, version=version
+            )
+        try:
+            return await self.carry_decision(decided), True
+        except TemporaryError:
+            return decided, False
+
     async def carry_decision(self, decided: Connection) -> Connection:
         """Bring a decision to the cloud; the connection as it is then.
 

@@ -20,7 +20,6 @@ from isthmus.control.auditing import Actor
 from isthmus.control.carrying import Carrier
 from isthmus.control.databases import Database
 from isthmus.control.watching import Watch
-from isthmus.kit.errors import TemporaryError
 from isthmus.link import names
 from isthmus.link.states import ConnectionState, Decision
 from isthmus.wire import control, paths
@@ -323,16 +322,10 @@ def _add_connections(routes: APIRouter, core: Core) -> None:
         response: Response,
     ) -> control.ConnectionView:
         """Approve, reject or remove a connection; 202 while the cloud does not answer: it is tried on."""
-        decision = Decision(verb.value)
-        async with core.database.begin() as database:
-            await clusters.get(database, cluster_id)
-            await links.get(database, cluster_id)
-            decided = await links.decide(
-                database, who, cluster_id, connection_id, decision, reason=body.reason, version=body.version
-            )
-        try:
-            decided = await core.carrier.carry_decision(decided)
-        except TemporaryError:
+        decided, is_carried = await core.carrier.decide(
+            who, cluster_id, connection_id, Decision(verb.value), reason=body.reason, version=body.version
+        )
+        if not is_carried:
             core.watch.wake()
             response.status_code = 202
         return views.connection(decided)
