@@ -145,9 +145,13 @@ class ServedLab:
         """The words before a command that runs in a network."""
         return [sys.executable, "-m", "isthmus.cli.main", "lab", "exec", "--home", str(self.home), network, "--"]
 
-    def exec(self, network: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def exec(
+        self, network: str, *command: str, given: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in a network to its end; ``given`` is its standard input."""
         return subprocess.run(
             [*self.entering(network), *command],
+            input=given,
             capture_output=True,
             text=True,
             check=False,

@@ -75,9 +75,9 @@ class Customer:
 
     # --- inside the network ----------------------------------------------------------------------------------------
 
-    def run(self, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        """A command in the network."""
-        return self.provider.lab.exec(self.name, *command, **environment)
+    def run(self, *command: str, given: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
+        """A command in the network, to its end; ``given`` is its standard input."""
+        return self.provider.lab.exec(self.name, *command, given=given, **environment)
 
     def host_address(self) -> str:
         """Where the cluster's name leads to here."""
