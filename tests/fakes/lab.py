@@ -14,17 +14,21 @@ from typing import Any, Self, TypeVar
 import httpx
 from azure.core.credentials import AccessToken
 
+from isthmus.kit.clocks import SystemClock
 from isthmus.lab import authority, identity
 from isthmus.lab import tenancy as tenancies
 from isthmus.lab.arm.engine import Engine, EngineConfig, Settle
 from isthmus.lab.arm.registry import Registry
 from isthmus.lab.arm.serving import Api
+from isthmus.lab.insights.answering import Insights
+from isthmus.lab.insights.recording import Recorder, Sample
 from isthmus.lab.kinds import Action, Kind, Virtual
 from isthmus.lab.resources import composing
 from isthmus.lab.store import Store
 
 _T = TypeVar("_T")
 
+PORTS_PER_ADDRESS = 1000
 
 #: Making a key takes a good part of a second.
 _key = functools.cache(identity.make_key)
@@ -48,6 +52,8 @@ class FakeLab:
     config: EngineConfig = field(default_factory=EngineConfig)
     url: str = ""
     identity_url: str = ""
+    #: What the packets would have counted, if there were any.
+    sample: Sample | None = None
     identity_header: str = "a-secret-of-the-lab"
     client_secret: str = "a-secret-of-a-client"
 
@@ -123,15 +129,19 @@ class FakeLab:
         self.identity_url = f"http://127.0.0.1:{tokens_listener.getsockname()[1]}/msi/token"
         self.tokens = identity.Tokens(self.tenancy, _key(), (self.url,), self.client_secret)
         registry: Registry = composing.registry(self.kinds, self.virtuals, self.actions)
-        self.engine = Engine(
-            registry, self.store, self.tokens, settle=self.settle, pages=composing.pages(), config=self.config
-        )
+        clock = SystemClock()
+        recorder = Recorder(self._take, clock, ports_per_address=PORTS_PER_ADDRESS)
+        pages = (*composing.pages(), *Insights(recorder, clock).pages())
+        self.engine = Engine(registry, self.store, self.tokens, settle=self.settle, pages=pages, config=self.config)
         self._servers = [
             Api(self.engine, self.url).server(),
             identity.Endpoint(self.tokens, self.identity_header).server(),
         ]
         await self._servers[0].listen(listener, made.server_context())
         await self._servers[1].listen(tokens_listener)
+
+    async def _take(self) -> Sample | None:
+        return self.sample
 
     async def _stop(self) -> None:
         for server in self._servers:

@@ -30,6 +30,8 @@ from isthmus.lab.config import LabConfig
 from isthmus.lab.controlling import Control
 from isthmus.lab.documents import PUBLIC_NAMES, Change
 from isthmus.lab.identity import Tokens
+from isthmus.lab.insights.answering import Insights
+from isthmus.lab.insights.recording import Recorder, Sample
 from isthmus.lab.packets import requirements
 from isthmus.lab.packets.fabric import Limits
 from isthmus.lab.packets.following import Packets
@@ -115,8 +117,9 @@ async def _serve(config: LabConfig) -> None:
         async with asyncio.TaskGroup() as group:
             look = guarding.start(group, "looking at the packets", lab.look_after())
             watch = guarding.start(group, "health", lab.health.watch())
+            record = guarding.start(group, "metrics", lab.recorder.run())
             await asked.wait()
-            for task in (look, watch):
+            for task in (look, watch, record):
                 task.cancel()
     log.info("the lab has ended; its state and its network stay", remove="isthmus lab down")
 
@@ -139,6 +142,7 @@ class Lab:
         self._repairs: deque[Repair] = deque(maxlen=_KEPT_REPAIRS)
         self._turn = asyncio.Lock()
         self._followed: Snapshot | None = None
+        self.recorder = Recorder(self._sample, clock, ports_per_address=config.ports_per_address)
 
     @classmethod
     def started(cls, config: LabConfig, clock: Clock | None = None) -> "_Started":
@@ -227,6 +231,14 @@ class Lab:
             log.warning("nothing could be counted", error=str(error))
             return None
 
+    async def _sample(self) -> Sample | None:
+        """What the packets have counted, for metrics."""
+        shown, counts = picturing.picture(self._store.world), await self._counts()
+        if counts is None:
+            return None
+        carried = {key: (one.bytes_in, one.bytes_out) for key, one in counts.endpoints.items()}
+        return Sample(shown, carried, counts.ports_used)
+
     def networks(self) -> Mapping[str, str]:
         """The namespaces of the virtual networks by resource id."""
         world = self._store.world
@@ -279,7 +291,7 @@ class Lab:
             self._store,
             issuer,
             settle=self.settle,
-            pages=composing.pages(),
+            pages=(*composing.pages(), *Insights(self.recorder, self._clock).pages()),
             config=EngineConfig(operation_seconds=config.operation_seconds),
             clock=self._clock,
         )

@@ -1,7 +1,7 @@
 """The api-version of a request: required, a date, perhaps of a preview.
 
 The lab has one behaviour for all of them. Versions since 2020 are accepted, and older ones of what clients still ask
-for by them (the ``az`` command uses 2018-09-01 for private DNS).
+for by them (the ``az`` command uses 2018-09-01 for private DNS, and 2018-01-01 for metrics).
 """
 
 import re
@@ -18,6 +18,7 @@ _OLDER: Final = {
     "microsoft.network/privatednszones": date(2018, 9, 1),
     "microsoft.resources": date(2015, 1, 1),
     "microsoft.authorization": date(2015, 1, 1),
+    "microsoft.insights": date(2017, 5, 1),
 }
 #: What is named when one is refused.
 NAMED: Final = (

@@ -1,0 +1,1 @@
+"""Microsoft.Insights: the metrics of private links."""
