@@ -22,6 +22,8 @@ class Fault(StrEnum):
     FAILED = "500"
     PAGE = "502"
     BUSY = "409"
+    #: The caller's roles do not contain it.
+    FORBIDDEN = "403"
     #: The connection breaks before the request has arrived.
     RESET = "reset"
     #: It arrives and is done, and the answer is lost.
@@ -95,6 +97,10 @@ class ArmRoad:
                 words = "Another operation on this or dependent resource is in progress."
                 body = {"error": {"code": "AnotherOperationInProgress", "message": words}}
                 return web.json_response(body, status=409)
+            case Fault.FORBIDDEN:
+                return web.json_response(
+                    {"error": {"code": "AuthorizationFailed", "message": _forbidden(seen)}}, status=403
+                )
             case Fault.RESET:
                 return self._cut(request)
             case Fault.STUCK:
@@ -124,6 +130,15 @@ class ArmRoad:
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
             rewritten = {name: value.replace(self.lab.url, self.url) for name, value in kept.items()}
             return web.Response(body=body, status=answer.status, headers=rewritten)
+
+
+def _forbidden(seen: Seen) -> str:
+    """Azure's words for a read of something below a resource."""
+    scope, _, action = seen.path.rpartition("/providers/")
+    return (
+        f"The client 'c' with object id 'o' does not have authorization to perform action '{action}/read' over scope "
+        f"'{scope}' or the scope is invalid. If access was recently granted, please refresh your credentials."
+    )
 
 
 _HOP = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "accept-encoding"}

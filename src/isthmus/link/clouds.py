@@ -4,12 +4,14 @@ Drivers turn everything that goes wrong into ``link.errors``; none remembers any
 repeated with the same step, and returns when the cloud has finished it.
 """
 
+from datetime import timedelta
 from typing import Protocol
 
 from isthmus.link.endpoints import CustomerStatus, EndpointSpec, EndpointStatus, Network
 from isthmus.link.services import Connection, ProviderStatus, ServiceSpec, ServiceStatus
 from isthmus.link.states import Decision
 from isthmus.link.steps import CustomerStep, ProviderStep
+from isthmus.link.traffic import ServiceTraffic, Traffic
 
 
 class CustomerCloud(Protocol):
@@ -35,6 +37,10 @@ class CustomerCloud(Protocol):
         """The ids of the subscriptions that the credential sees."""
         ...
 
+    async def measure_endpoint(self, endpoint_id: str, span: timedelta) -> Traffic:
+        """What went through an endpoint in the last ``span``. Raises NotPermittedError: no reason to stop."""
+        ...
+
     async def apply_customer(self, step: CustomerStep) -> None:
         """Take a step that changes something. Raises InternalError for a wait."""
         ...
@@ -49,6 +55,10 @@ class ProviderCloud(Protocol):
 
     async def find_service(self, service_id: str) -> ServiceStatus | None:
         """One link service with its connections."""
+        ...
+
+    async def measure_service(self, service_id: str, span: timedelta) -> ServiceTraffic:
+        """What went through a link service in the last ``span``. Raises NotPermittedError: no reason to stop."""
         ...
 
     async def apply_provider(self, step: ProviderStep) -> None:

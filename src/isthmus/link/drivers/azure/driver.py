@@ -5,9 +5,10 @@ longer than ``operation_seconds``. The SDK's own retries are off: who calls deci
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, assert_never
@@ -17,6 +18,7 @@ from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import AzureError, ResourceNotFoundError
 from azure.core.polling import AsyncLROPoller
 from azure.identity.aio import DefaultAzureCredential
+from azure.mgmt.monitor.aio import MonitorManagementClient
 from azure.mgmt.network.aio import NetworkManagementClient
 from azure.mgmt.network.models import (
     CheckPrivateLinkServiceVisibilityRequest,
@@ -32,13 +34,14 @@ from azure.mgmt.resource.subscriptions.aio import SubscriptionClient
 
 from isthmus.kit.errors import InternalError
 from isthmus.link import names, reconciling, steps
-from isthmus.link.drivers.azure import bodies, errors
+from isthmus.link.drivers.azure import bodies, errors, metrics
 from isthmus.link.drivers.azure.config import AzureConfig
 from isthmus.link.endpoints import CustomerStatus, EndpointSpec, EndpointStatus, ForeignZone, Network, ZoneStatus
 from isthmus.link.errors import NotPermittedError, NotThereError, StuckOperationError
 from isthmus.link.services import Connection, ProviderStatus, ServiceSpec, ServiceStatus
 from isthmus.link.states import Decision
 from isthmus.link.steps import CustomerStep, ProviderStep
+from isthmus.link.traffic import ServiceTraffic, Traffic
 
 A = TypeVar("A")
 
@@ -52,6 +55,7 @@ class _Clients:
     network: NetworkManagementClient
     dns: PrivateDnsManagementClient
     resources: ResourceManagementClient
+    monitor: MonitorManagementClient
 
 
 class AzureCloud:
@@ -117,6 +121,11 @@ class AzureCloud:
         async with SubscriptionClient(self._credential, **self._options()) as client:
             found = [one async for one in self._listed("list subscriptions", client.subscriptions.list())]
         return tuple(str(one["subscriptionId"]) for one in found)
+
+    async def measure_endpoint(self, endpoint_id: str, span: timedelta) -> Traffic:
+        """What went through an endpoint in the last ``span``."""
+        answer = await self._measured(endpoint_id, span, (metrics.ENDPOINT_IN, metrics.ENDPOINT_OUT), ("Total",))
+        return Traffic(span, metrics.total(answer, metrics.ENDPOINT_IN), metrics.total(answer, metrics.ENDPOINT_OUT))
 
     async def apply_customer(self, step: CustomerStep) -> None:
         """Take a step of the customer's."""
@@ -296,6 +305,15 @@ class AzureCloud:
         body = await self._found("look at the link service", services.get(where.group, where.name))
         return None if body is None else bodies.read_service(body, await self._addresses(body))
 
+    async def measure_service(self, service_id: str, span: timedelta) -> ServiceTraffic:
+        """What went through a link service in the last ``span``: two questions, since bytes have no dimension."""
+        carried, ports = await asyncio.gather(
+            self._measured(service_id, span, (metrics.SERVICE_IN, metrics.SERVICE_OUT), ("Total",)),
+            self._measured(service_id, span, (metrics.PORTS,), ("Average", "Maximum"), by=metrics.ADDRESS),
+        )
+        traffic = Traffic(span, metrics.total(carried, metrics.SERVICE_IN), metrics.total(carried, metrics.SERVICE_OUT))
+        return ServiceTraffic(traffic, metrics.ports(ports))
+
     async def apply_provider(self, step: ProviderStep) -> None:
         """Take a step of the provider's."""
         match step:
@@ -402,6 +420,22 @@ class AzureCloud:
         found = await self._found("look at the network interface", interfaces.get(where.group, where.name))
         return () if found is None else bodies.addresses_of(found)
 
+    async def _measured(
+        self, resource_id: str, span: timedelta, names_of: Sequence[str], aggregations: Sequence[str], *, by: str = ""
+    ) -> bodies.Body:
+        """Azure Monitor's minutes of a resource's metrics; ``by`` is a dimension that takes them apart."""
+        end = datetime.now(UTC)
+        monitor = self._for(names.parse_id(resource_id).subscription).monitor
+        call = monitor.metrics.list(
+            resource_id,
+            timespan=metrics.timespan(end - span, end),
+            interval="PT1M",
+            metricnames=",".join(names_of),
+            aggregation=",".join(aggregations),
+            filter=f"{by} eq '*'" if by else None,
+        )
+        return _json(await self._done("read metrics", call))
+
     # --- calls
 
     async def _found(self, doing: str, call: Awaitable[Any]) -> bodies.Body | None:
@@ -480,9 +514,10 @@ class AzureCloud:
                 NetworkManagementClient(self._credential, subscription, **options),
                 PrivateDnsManagementClient(self._credential, subscription, **options),
                 ResourceManagementClient(self._credential, subscription, **options),
+                MonitorManagementClient(self._credential, subscription, **options),
             )
             self._clients[subscription.lower()] = found
-            for client in (found.network, found.dns, found.resources):
+            for client in (found.network, found.dns, found.resources, found.monitor):
                 self._stack.push_async_callback(client.close)
         return found
 
