@@ -135,7 +135,8 @@ def test_supervisors_take_one_task_after_another(runner: Runner) -> None:
     before = open_files(pids[0])
     for _ in range(5):
         runner.run("noop")
-    wait_until(lambda: open_files(pids[0]) <= before, 5)
+    # What one task leaves open for a moment may be counted; what each leaves for good may not.
+    wait_until(lambda: open_files(pids[0]) < before + 5, 5)
 
 
 def open_files(pid: int) -> int:

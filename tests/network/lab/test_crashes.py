@@ -243,15 +243,14 @@ def build(lab: ServedLab) -> list[Resource]:
     return resources
 
 
-def snapshot() -> dict[str, Any]:
-    """What a lab could leave on the host: namespaces, interfaces, tables, mounts, processes, files."""
+def snapshot(home: Path) -> dict[str, Any]:
+    """What the lab of ``home`` could leave on the host: interfaces, tables, processes, files."""
+    mark = f"ISTHMUS_LAB_NAMESPACE=isthmus-lab-{removing.lab_id(home)}-".encode()
 
     def told(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
-    processes = {
-        path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if b"ISTHMUS_LAB_NAMESPACE=" in _bytes(path)
-    }
+    processes = {path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in _bytes(path)}
     return {
         "links": told("ip", "-brief", "link"),
         "addresses": told("ip", "-brief", "address"),
@@ -273,11 +272,12 @@ def _bytes(path: Path) -> bytes:
 
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_down_leaves_nothing(tmp_path: Path, is_killed: bool) -> None:
-    before = snapshot()
     home = tmp_path / "home"
+    before = snapshot(home)
     with ServedLab(home) as lab:
         build(lab.start())
-        during = snapshot()
+        during = snapshot(home)
+        assert during["processes"]
         server = subprocess.Popen([*lab.entering("provider-net"), "sleep", "600"])
         assert len(lab.namespaces()) == 4
         if is_killed:
@@ -295,7 +295,7 @@ def test_down_leaves_nothing(tmp_path: Path, is_killed: bool) -> None:
         assert lab.namespaces() == set()
         assert not home.exists()
         assert not list(Path("/run/isthmus-lab").glob(f"*-{removing.lab_id(home)}-*"))
-    after = snapshot()
+    after = snapshot(home)
     assert {key: during[key] for key in during if key != "processes"} == {
         key: before[key] for key in before if key != "processes"
     }, "a running lab touches nothing of the host"
