@@ -151,6 +151,16 @@ async def deployments(connection: AsyncConnection, cluster_id: str) -> Sequence[
     return [_deployment(row) for row in (await connection.execute(query)).all()]
 
 
+async def registered(connection: AsyncConnection, cluster_id: str, deployment_id: str) -> Deployment:
+    """One deployment of a cluster. Raises ControlRefusedError: CLUSTER_NOT_FOUND, DEPLOYMENT_NOT_FOUND."""
+    await get(connection, cluster_id)
+    query = select(deployment).where(deployment.c.id == deployment_id, deployment.c.cluster_id == cluster_id)
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise ControlRefusedError(Code.DEPLOYMENT_NOT_FOUND, f"{deployment_id} is not registered with {cluster_id}.")
+    return _deployment(row)
+
+
 async def deployment_ids(connection: AsyncConnection, cluster_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The ids of the deployments of several clusters."""
     query = select(deployment.c.cluster_id, deployment.c.id).where(deployment.c.cluster_id.in_(cluster_ids))

@@ -55,6 +55,16 @@ class ControlConfig:
         why="Needed on anything but loopback: operators' tokens go over it.",
     )
     tls_private_key: Path | None = setting("Its key, as PEM.", default=None)
+    admin_tokens: Path | None = setting(
+        "A directory with the admin tokens of deployments, a file each.",
+        default=None,
+        why="Registrations name files below it. Not set: no deployment can be asked.",
+    )
+    admin_ca: Path | None = setting(
+        "The authorities that sign the certificates of deployments' admin listeners, as PEM.",
+        default=None,
+        why="Not set: the machine's own. Admin URLs over http need none.",
+    )
     look_seconds: Annotated[float, Field(ge=0.1, le=3600)] = setting(
         "How often links are looked at.",
         default=10.0,

@@ -2,8 +2,10 @@
 
 ::
 
-    ControlRefusedError   a RefusedError with the problem code that goes on the wire
-    DatabaseError         a TemporaryError: the database does not answer; the wire says database_unavailable
+    ControlRefusedError      a RefusedError with the problem code that goes on the wire
+    DeploymentRefusedError   a RefusedError: a deployment said no, in its own words
+    AdminUnreachableError    a TemporaryError: a deployment does not answer; the wire says admin_unreachable
+    DatabaseError            a TemporaryError: the database does not answer; the wire says database_unavailable
 """
 
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from isthmus.kit.errors import RefusedError, TemporaryError
-from isthmus.wire.problems import MEANINGS, Code
+from isthmus.wire.problems import MEANINGS, Code, Problem
 
 #: SQLSTATE classes of what passes: connections, resources, an operator's intervention, deadlocks; and a password that
 #: is being changed (PostgreSQL, appendix A).
@@ -29,6 +31,23 @@ class ControlRefusedError(RefusedError):
         super().__init__(detail or meaning.title, code=problem.value, hint=hint or meaning.hint)
         self.problem = problem
         self.detail = detail
+
+
+class DeploymentRefusedError(RefusedError):
+    """A deployment refuses. Its problem goes on to whoever asked."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail, code=problem.code, hint=problem.hint)
+        self.problem = problem
+
+
+class AdminUnreachableError(TemporaryError):
+    """A deployment's admin API does not answer. ``was_sent``: what was asked may have been done all the same."""
+
+    def __init__(self, summary: str, *, hint: str = "", was_sent: bool = False) -> None:
+        code = Code.ADMIN_UNREACHABLE
+        super().__init__(summary, code=code.value, hint=hint or MEANINGS[code].hint)
+        self.was_sent = was_sent
 
 
 class DatabaseError(TemporaryError):

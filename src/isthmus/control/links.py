@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -28,6 +28,9 @@ from isthmus.link.services import ServiceSpec, ServiceStatus
 from isthmus.link.states import ConnectionState, Decision
 from isthmus.wire.control import ExpectationKind, LinkState
 from isthmus.wire.problems import Code
+
+#: A link service takes up to 1,000 connections (Azure's limits); the rest are gone for long.
+_KNOWN: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,13 @@ async def connections(database: AsyncConnection, cluster_id: str, *, lock: bool 
     query = query.order_by(connections_table.c.first_seen_at, connections_table.c.id)
     rows = (await database.execute(query.with_for_update() if lock else query)).all()
     return [_connection(row) for row in rows]
+
+
+async def ever_known(database: AsyncConnection, cluster_id: str) -> Sequence[Connection]:
+    """The connections that there are and were, the last changed first; of many only the newest."""
+    table = connections_table
+    query = select(table).where(table.c.cluster_id == cluster_id).order_by(table.c.changed_at.desc(), table.c.id)
+    return [_connection(row) for row in (await database.execute(query.limit(_KNOWN))).all()]
 
 
 async def page(

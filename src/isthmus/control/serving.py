@@ -18,10 +18,14 @@ import uvicorn
 from isthmus.control import conditions, schema
 from isthmus.control.api.application import application
 from isthmus.control.api.routes import Core
+from isthmus.control.asking import AdminApis
 from isthmus.control.carrying import Carrier
 from isthmus.control.config import ControlConfig
+from isthmus.control.credentials import AdminTokens
 from isthmus.control.databases import Database
 from isthmus.control.errors import DatabaseError
+from isthmus.control.operating import Operating
+from isthmus.control.sights import Lookout
 from isthmus.control.stopping import on_signals
 from isthmus.control.watching import Watch
 from isthmus.kit import guarding
@@ -52,7 +56,7 @@ async def run(
     ``tell`` hears of each step that is taken at the cloud. Raises ConfigError for what cannot work.
     """
     stopping, time = stop or asyncio.Event(), clock or SystemClock()
-    listener, context = _bound(config), _tls(config)
+    listener, context, authorities = _bound(config), _tls(config), _authorities(config)
     health = Health(time)
     health.observe(_say)
     if context is None:
@@ -63,9 +67,14 @@ async def run(
                 return
             carrier = Carrier(database, cloud, time, patience=Patience(failure_seconds=config.cloud_seconds), tell=tell)
             watch = Watch(database, carrier, health, time, look_seconds=config.look_seconds)
-            core = Core(database, carrier, watch, config.organization)
+            apis = AdminApis(AdminTokens(config.admin_tokens), time, tls=authorities)
+            lookout = Lookout(apis, time)
+            core = Core(database, carrier, watch, config.organization, Operating(database, apis, lookout, time))
             server = _Server(application(core, health), context)
-            async with _running(server, listener, watch, health):
+            async with contextlib.AsyncExitStack() as stack:
+                stack.push_async_callback(apis.close)
+                stack.push_async_callback(lookout.close)
+                await stack.enter_async_context(_running(server, listener, watch, health))
                 url = _url(listener, context)
                 log.info("the control plane is ready", url=url)
                 if ready is not None:
@@ -167,6 +176,15 @@ def _tls(config: ControlConfig) -> ssl.SSLContext | None:
             hint="--tls-certificate names a PEM chain, --tls-private-key its key; both readable by this user.",
         ) from None
     return context
+
+
+def _authorities(config: ControlConfig) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=config.admin_ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"--admin-ca {config.admin_ca} cannot be used: {error}", code="ca_file_unusable", hint="It must be PEM."
+        ) from None
 
 
 def _url(listener: socket.socket, context: ssl.SSLContext | None) -> str:

@@ -175,3 +175,17 @@ Index("ix_audit_subject", audit.c.subject, audit.c.id)
 Index("ix_audit_operator", audit.c.operator, audit.c.id)
 Index("ix_audit_action", audit.c.action, audit.c.id)
 Index("ix_audit_at", audit.c.at, audit.c.id)
+
+#: Changes that deployments were asked for, until their entry is in ``audit`` (``changing``).
+asked = Table(
+    "asked",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _time("at", nullable=False),
+    _text("operator"),
+    Column("source_address", INET),
+    _text("action"),
+    _text("subject"),
+    Column("before", JSONB),
+    Column("wanted", JSONB),
+)

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from isthmus.control import conditions, links
+from isthmus.control import changing, conditions, links
 from isthmus.control.carrying import Carrier
 from isthmus.control.databases import Database
 from isthmus.control.errors import DatabaseError
@@ -65,6 +65,7 @@ class Watch:
     async def _round(self) -> None:
         try:
             async with self._database.begin() as database:
+                await changing.settle_lost(database)
                 found = list(await links.all_of_them(database))
         except DatabaseError as error:
             self._health.raise_(conditions.DATABASE, error.summary, error.hint)

@@ -2,8 +2,8 @@
 
 aiohttp pools the connections, races a name's addresses, and tunnels through proxies. What is added here: connections
 do not outlive ``life_seconds``, and after a failure the whole pool is left, so that a name that moves to a private
-address is followed within two minutes; a request that dies on a connection that was idle is sent again on a new one
-(every call that we make may be repeated).
+address is followed within two minutes; a request that dies on a connection that was idle is sent again on a new one,
+unless its caller says that it may be sent only once.
 
 All failures to get an answer are ``UnreachableError``, and their code says how far the call came:
 ``name_unresolved``, ``connect_failed``, ``proxy_refused``, ``tls_untrusted``, ``tls_failed``, ``answer_timeout``,
@@ -240,13 +240,17 @@ class Caller:
         content: bytes | Content = b"",
         *,
         again: bytes | Content | None = None,
+        once: bool = False,
         answer_seconds: float,
     ) -> Reply:
         """Send a request; the reply once its headers are here, at most ``answer_seconds`` later.
 
         ``host`` and ``content-length`` are added. ``again`` is the content of a request that is sent for the second
-        time, where that must say so: the first one may have arrived. Raises UnreachableError.
+        time, where that must say so: the first one may have arrived. A request that may not arrive twice is sent
+        ``once``, on a new connection. Raises UnreachableError.
         """
+        if once:
+            self.renew()
         url = URL(self._base + target.decode("latin-1"), encoded=True)
         fields = CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
         fields["Host"] = self.origin.authority
@@ -255,7 +259,7 @@ class Caller:
                 try:
                     return await self._exchange(method, url, fields, content)
                 except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-                    if isinstance(error, aiohttp.ClientConnectorError):
+                    if once or isinstance(error, aiohttp.ClientConnectorError):
                         raise
                     # The other side closed an idle connection while we took it: once more, on a new one.
                     self.renew()

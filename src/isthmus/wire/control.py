@@ -7,13 +7,15 @@ change of a thing: whoever decides can name the one that they saw, and is told w
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import Field, StrictBool, StringConstraints
 
-from isthmus.wire.admin import HealthStatus
-from isthmus.wire.agents import AgentWarning
+from isthmus.wire.admin import AgentHealth, DeploymentView, HealthStatus
+from isthmus.wire.agents import AgentWarning, Phase
 from isthmus.wire.bodies import Request, Response
-from isthmus.wire.names import DEPLOYMENT_ID_PATTERN
+from isthmus.wire.names import DEPLOYMENT_ID_PATTERN, PathKind, Role
+from isthmus.wire.probes import ProbeStatus
 
 #: ``cl`` and nine base-32 characters (DESIGN: vocabulary).
 CLUSTER_ID_PATTERN = r"^cl[a-z2-7]{9}$"
@@ -48,6 +50,10 @@ SubnetId = Annotated[
 EndpointId = Annotated[str, StringConstraints(pattern=rf"{_RESOURCE}/privateEndpoints/{_NAME}$", max_length=500)]
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]*$", max_length=140)]
 ServerUrl = Annotated[str, StringConstraints(pattern=r"^https://[A-Za-z0-9.-]{1,253}(:[1-9]\d{0,4})?$")]
+#: A file below a directory, or none: no way leads out of it, because no part begins with a dot.
+TokenReference = Annotated[
+    str, StringConstraints(pattern=r"^([A-Za-z0-9_][-A-Za-z0-9_.]*(/[A-Za-z0-9_][-A-Za-z0-9_.]*)*)?$", max_length=140)
+]
 HostName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 
 
@@ -94,13 +100,14 @@ class ClusterPage(Response):
 class DeploymentBody(Request):
     """Where a deployment is: its Remote Execution API's processes, for the ingress, and its admin API, for the plane.
 
-    ``admin_token_reference`` says where the admin token is (a file, a secret's name); the token itself is never sent.
+    ``admin_token_reference`` names the file with the admin token, below the directory that the control plane's settings
+    name for it (``--admin-tokens``); the token itself is never sent.
     """
 
     servers: tuple[ServerUrl, ...] = Field(min_length=1, max_length=64)
     tls_name: HostName | None = None
     admin_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@\x00-\x1f]{1,250}$")] | None = None
-    admin_token_reference: Text = ""
+    admin_token_reference: TokenReference = ""
 
 
 class DeploymentRegistration(Response):
@@ -271,6 +278,63 @@ class DecisionBody(Request):
 
     reason: Text = ""
     version: int | None = Field(default=None, ge=1, le=2**31 - 1, strict=True)
+
+
+class DeploymentSight(Response):
+    """A deployment as it was seen last: ``observed_at`` and ``deployment`` are of its last answer, if there was one.
+
+    ``problem`` says why it does not answer now, and is null while it does. ``more_agents``: it has more than are shown.
+    """
+
+    cluster_id: str
+    deployment_id: str
+    url: str
+    problem: NoteView | None
+    observed_at: datetime | None
+    deployment: DeploymentView | None
+    more_agents: bool = False
+
+
+class AgentSight(Response):
+    """An agent as its deployment sees it, with the connection that it came through last, and what is wrong with it.
+
+    ``reason`` is null for an agent that is healthy, and has a stable code otherwise. ``heartbeat_seconds_ago`` goes by
+    the deployment's clock, at the time of the look. The agent's last verification is at ``ADMIN_AGENT``.
+    """
+
+    cluster_id: str
+    deployment_id: str
+    agent_id: UUID
+    name: str
+    role: Role
+    health: AgentHealth
+    phase: Phase
+    cordoned: bool
+    draining: bool
+    queues: tuple[str, ...]
+    slots: int
+    slots_used: int
+    warnings: tuple[AgentWarning, ...]
+    token_id: str
+    path: PathKind
+    link_id: int | None
+    address: str | None
+    path_since: datetime | None
+    last_heartbeat_at: datetime | None
+    heartbeat_seconds_ago: float | None
+    verified: ProbeStatus | None
+    verified_at: datetime | None
+    connection_id: str | None
+    connection_state: ConnectionState | None
+    endpoint_id: str | None
+    reason: NoteView | None
+
+
+class OverviewView(Response):
+    """What is registered and how it is doing: deployments by id, agents by deployment and name."""
+
+    deployments: tuple[DeploymentSight, ...]
+    agents: tuple[AgentSight, ...]
 
 
 class ExpectationKind(StrEnum):

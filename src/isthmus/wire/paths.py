@@ -88,7 +88,9 @@ CONTROL_CLUSTER: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}"
 CONTROL_INGRESS: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/ingress"
 #: ``GET`` DeploymentPage.
 CONTROL_DEPLOYMENTS: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/deployments"
-#: ``PUT`` DeploymentBody answers DeploymentRegistration; ``DELETE`` answers 204, also when there is none.
+#: ``PUT`` DeploymentBody answers DeploymentRegistration; ``DELETE`` answers 204, also when there is none. Below it, the
+#: deployment's admin API through the control plane: the paths of ``ADMIN_`` with the same bodies. Besides the problems
+#: that the deployment itself answers with there are those that say why it cannot be asked.
 CONTROL_DEPLOYMENT: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/deployments/{{deployment_id}}"
 #: ``GET`` LinkView; ``PUT`` LinkBody and ``DELETE`` answer 202 LinkView: it is on its way.
 CONTROL_LINK: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link"
@@ -103,10 +105,14 @@ CONTROL_DECISION: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/connec
 CONTROL_EXPECTATIONS: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/expectations"
 #: ``DELETE`` answers 204.
 CONTROL_EXPECTATION: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/expectations/{{expectation_id}}"
+#: ``GET`` OverviewView: all deployments that there are, their agents, and why one is not healthy.
+CONTROL_OVERVIEW: Final = f"{CONTROL_PREFIX}/overview"
+#: ``GET`` OverviewView of one cluster.
+CONTROL_CLUSTER_OVERVIEW: Final = f"{CONTROL_CLUSTER}/overview"
 #: ``GET`` OperatorPage; ``POST`` OperatorCreateRequest answers 201 OperatorCreated.
 CONTROL_OPERATORS: Final = f"{CONTROL_PREFIX}/operators"
 #: ``POST`` without a body answers OperatorView; doing it twice changes nothing.
 CONTROL_OPERATOR_REVOKE: Final = f"{CONTROL_PREFIX}/operators/{{name}}/revoke"
-#: ``GET`` AuditPage, newest first; query ``subject``.
+#: ``GET`` AuditPage, newest first; query ``subject``, ``operator``, ``action``, ``since``, ``until``.
 CONTROL_AUDIT: Final = f"{CONTROL_PREFIX}/audit"
 CONTROL_DOCUMENT: Final = "/openapi/control.json"

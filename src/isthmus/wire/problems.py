@@ -58,6 +58,11 @@ class Code(StrEnum):
     CLUSTER_NOT_FOUND = "cluster_not_found"
     CLUSTER_EXISTS = "cluster_exists"
     DEPLOYMENT_EXISTS = "deployment_exists"
+    DEPLOYMENT_NOT_FOUND = "deployment_not_found"
+    ADMIN_NOT_CONFIGURED = "admin_not_configured"
+    ADMIN_UNREACHABLE = "admin_unreachable"
+    ADMIN_REFUSED = "admin_refused"
+    ADMIN_ANSWER_FOREIGN = "admin_answer_foreign"
     LINK_NOT_FOUND = "link_not_found"
     LINK_EXISTS = "link_exists"
     LINK_IN_USE = "link_in_use"
@@ -248,6 +253,37 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         "The deployment is registered with another cluster",
         False,
         "A deployment belongs to one cluster: remove it there first.",
+    ),
+    Code.DEPLOYMENT_NOT_FOUND: Meaning(
+        404,
+        "No deployment of this id is registered with the cluster",
+        False,
+        "List them with: isthmus cluster deployment list.",
+    ),
+    Code.ADMIN_NOT_CONFIGURED: Meaning(
+        409,
+        "The control plane does not know how to ask this deployment",
+        False,
+        "Register it with --admin-url and --admin-token-reference (isthmus cluster deployment add), and put its admin "
+        "token into a file of that name below the control plane's --admin-tokens.",
+    ),
+    Code.ADMIN_UNREACHABLE: Meaning(
+        503,
+        "The deployment's admin API does not answer the control plane",
+        True,
+        "Try again. If it stays: does its Remote Execution API run, and does its admin_host let the control plane in?",
+    ),
+    Code.ADMIN_REFUSED: Meaning(
+        409,
+        "The deployment does not take the control plane's admin token",
+        False,
+        "Put the deployment's own admin token into the file that its registration names.",
+    ),
+    Code.ADMIN_ANSWER_FOREIGN: Meaning(
+        502,
+        "What answers in the deployment's place is not its admin API",
+        False,
+        "Check its --admin-url: it is [isthmus] admin_host and admin_port, not the address that agents use.",
     ),
     Code.LINK_NOT_FOUND: Meaning(
         404,

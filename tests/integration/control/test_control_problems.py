@@ -21,6 +21,8 @@ REQUESTS: dict[Code, tuple[str, str, Any]] = {
     Code.CLUSTER_NOT_FOUND: ("GET", "/clusters/cl222222222", None),
     Code.CLUSTER_EXISTS: ("POST", "/clusters", {**SCENE_CLUSTER, "cidr": "10.9.0.0/16"}),
     Code.DEPLOYMENT_EXISTS: ("PUT", f"/clusters/{OTHER['cluster_id']}/deployments/dtest234", SERVERS),
+    Code.DEPLOYMENT_NOT_FOUND: ("GET", f"{HERE}/deployments/dabsent2/admin/v1/agents", None),
+    Code.ADMIN_NOT_CONFIGURED: ("GET", f"{HERE}/deployments/dtest234/admin/v1/agents", None),
     Code.LINK_NOT_FOUND: ("GET", f"{HERE}/link", None),
     Code.EXPECTATION_NOT_FOUND: ("DELETE", f"{HERE}/link/expectations/ex2222222222", None),
     Code.OPERATOR_NOT_FOUND: ("POST", "/operators/nobody/revoke", None),

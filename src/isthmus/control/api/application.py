@@ -6,7 +6,7 @@ Invariant: no answer of FastAPI's or Starlette's own making leaves this module.
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 
 from isthmus import __version__
 from isthmus.control import clusters, conditions
-from isthmus.control.api import documents, refusals, routes
+from isthmus.control.api import deployments, documents, refusals, routes
 from isthmus.control.api.guarding import Guard
 from isthmus.control.api.routes import Core, ProblemError
 from isthmus.control.errors import DatabaseError
@@ -72,13 +72,20 @@ def application(core: Core, health: Health) -> Guard:
         redirect_slashes=False,
     )
     metrics = Metrics()
-    api = routes.router(core)
+    api = router(core)
     described = documents.document(api)
     app.include_router(api)
     _add_errors(app)
     _add_health(app, core, health, metrics)
     _add_document(app, described)
     return Guard(app, core.database, metrics.count)
+
+
+def router(core: Core) -> APIRouter:
+    """All routes of the API."""
+    api = routes.router(core)
+    deployments.add(api, core)
+    return api
 
 
 def _add_document(app: FastAPI, described: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from isthmus.control.errors import ControlRefusedError, DatabaseError
+from isthmus.control.errors import AdminUnreachableError, ControlRefusedError, DatabaseError, DeploymentRefusedError
 from isthmus.kit.errors import ConfigError, IsthmusError, TemporaryError
 from isthmus.wire.problems import Code, FieldProblem, Problem, problem
 
@@ -11,19 +11,27 @@ from isthmus.wire.problems import Code, FieldProblem, Problem, problem
 _MAX_FIELDS: Final = 20
 
 
+#: Families of errors and what the wire calls them, the special before the general.
+_FAMILIES: Final[tuple[tuple[type[IsthmusError], Code], ...]] = (
+    (AdminUnreachableError, Code.ADMIN_UNREACHABLE),
+    (TemporaryError, Code.CLOUD_UNAVAILABLE),
+    (ConfigError, Code.REQUEST_INVALID),
+    (IsthmusError, Code.CLOUD_REFUSED),  # of ``link``: the cloud's own reasons
+)
+
+
 def problem_of(error: Exception) -> Problem:
     """How an exception leaves: as the problem that it stands for, or as "internal"."""
     match error:
         case ControlRefusedError():
             return problem(error.problem, error.detail, hint=error.hint)
+        case DeploymentRefusedError():
+            return error.problem
         case DatabaseError():
             return problem(Code.DATABASE_UNAVAILABLE)
-        case TemporaryError():
-            return problem(Code.CLOUD_UNAVAILABLE, str(error), hint=error.hint or None)
-        case ConfigError():
-            return problem(Code.REQUEST_INVALID, str(error), hint=error.hint or None)
-        case IsthmusError():  # of ``link``: the cloud's own reasons
-            return problem(Code.CLOUD_REFUSED, str(error), hint=error.hint or None)
+        case IsthmusError():
+            code = next(code for family, code in _FAMILIES if isinstance(error, family))
+            return problem(code, error.summary if error.code == code else str(error), hint=error.hint or None)
         case _:
             return problem(Code.INTERNAL)
 

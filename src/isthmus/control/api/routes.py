@@ -19,6 +19,7 @@ from isthmus.control.api.refusals import field
 from isthmus.control.auditing import Actor
 from isthmus.control.carrying import Carrier
 from isthmus.control.databases import Database
+from isthmus.control.operating import Operating
 from isthmus.control.watching import Watch
 from isthmus.link import names
 from isthmus.link.states import ConnectionState, Decision
@@ -81,6 +82,7 @@ class Core:
     carrier: Carrier
     watch: Watch
     organization: str
+    operating: Operating
 
 
 def router(core: Core) -> APIRouter:
@@ -112,7 +114,8 @@ def _actor(request: HttpRequest) -> Actor:
 Who = Annotated[Actor, Depends(_actor)]
 
 
-def _may(*codes: Code, also: dict[int, type[BaseModel]] | None = None) -> dict[int | str, dict[str, Any]]:
+def may(*codes: Code, also: dict[int, type[BaseModel]] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route that may answer with these besides what any may; ``also``: bodies by status."""
     found = responses((*EVERYWHERE, *codes))
     for status, model in (also or {}).items():
         found[status] = {"model": model, "description": "Successful Response"}
@@ -160,7 +163,7 @@ def _add_clusters(routes: APIRouter, core: Core) -> None:
         paths.CONTROL_CLUSTERS,
         operation_id="create_cluster",
         status_code=201,
-        responses=_may(Code.CLUSTER_EXISTS, also={200: control.ClusterView}),
+        responses=may(Code.CLUSTER_EXISTS, also={200: control.ClusterView}),
     )
     async def create_cluster(body: control.ClusterCreateRequest, who: Who, response: Response) -> control.ClusterView:
         """Record a cluster. One that is there just so is as good: 200."""
@@ -170,7 +173,7 @@ def _add_clusters(routes: APIRouter, core: Core) -> None:
         response.status_code = 201 if is_new else 200
         return views.cluster(made, deployments.get(made.cluster_id, ()))
 
-    @routes.get(paths.CONTROL_CLUSTER, operation_id="cluster", responses=_may(Code.CLUSTER_NOT_FOUND))
+    @routes.get(paths.CONTROL_CLUSTER, operation_id="cluster", responses=may(Code.CLUSTER_NOT_FOUND))
     async def cluster(cluster_id: ClusterId) -> control.ClusterView:
         """One cluster."""
         async with core.database.begin() as database:
@@ -178,7 +181,7 @@ def _add_clusters(routes: APIRouter, core: Core) -> None:
             deployments = await clusters.deployment_ids(database, [cluster_id])
         return views.cluster(found, deployments.get(cluster_id, ()))
 
-    @routes.get(paths.CONTROL_INGRESS, operation_id="ingress", responses=_may(Code.CLUSTER_NOT_FOUND))
+    @routes.get(paths.CONTROL_INGRESS, operation_id="ingress", responses=may(Code.CLUSTER_NOT_FOUND))
     async def ingress(cluster_id: ClusterId) -> control.IngressView:
         """What the cluster's ingress should do."""
         async with core.database.begin() as database:
@@ -188,7 +191,7 @@ def _add_clusters(routes: APIRouter, core: Core) -> None:
 
 
 def _add_deployments(routes: APIRouter, core: Core) -> None:
-    @routes.get(paths.CONTROL_DEPLOYMENTS, operation_id="deployments", responses=_may(Code.CLUSTER_NOT_FOUND))
+    @routes.get(paths.CONTROL_DEPLOYMENTS, operation_id="deployments", responses=may(Code.CLUSTER_NOT_FOUND))
     async def deployments(cluster_id: ClusterId) -> control.DeploymentPage:
         """The deployments of a cluster."""
         async with core.database.begin() as database:
@@ -199,7 +202,7 @@ def _add_deployments(routes: APIRouter, core: Core) -> None:
     @routes.put(
         paths.CONTROL_DEPLOYMENT,
         operation_id="register_deployment",
-        responses=_may(Code.CLUSTER_NOT_FOUND, Code.DEPLOYMENT_EXISTS),
+        responses=may(Code.CLUSTER_NOT_FOUND, Code.DEPLOYMENT_EXISTS),
     )
     async def register(
         cluster_id: ClusterId, deployment_id: DeploymentId, body: control.DeploymentBody, who: Who
@@ -215,16 +218,17 @@ def _add_deployments(routes: APIRouter, core: Core) -> None:
         paths.CONTROL_DEPLOYMENT,
         operation_id="unregister_deployment",
         status_code=204,
-        responses=_may(Code.CLUSTER_NOT_FOUND),
+        responses=may(Code.CLUSTER_NOT_FOUND),
     )
     async def unregister(cluster_id: ClusterId, deployment_id: DeploymentId, who: Who) -> None:
         """Strike a deployment off the registry: the ingress does not lead to it any more."""
         async with core.database.begin() as database:
             await clusters.unregister(database, who, cluster_id, deployment_id)
+        await core.operating.forget(deployment_id)
 
 
 def _add_links(routes: APIRouter, core: Core) -> None:
-    @routes.get(paths.CONTROL_LINK, operation_id="link", responses=_may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND))
+    @routes.get(paths.CONTROL_LINK, operation_id="link", responses=may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND))
     async def link(cluster_id: ClusterId) -> control.LinkView:
         """The cluster's link as it was seen last."""
         async with core.database.begin() as database:
@@ -236,7 +240,7 @@ def _add_links(routes: APIRouter, core: Core) -> None:
         paths.CONTROL_LINK,
         operation_id="publish_link",
         status_code=202,
-        responses=_may(Code.CLUSTER_NOT_FOUND, Code.LINK_EXISTS),
+        responses=may(Code.CLUSTER_NOT_FOUND, Code.LINK_EXISTS),
     )
     async def publish(cluster_id: ClusterId, body: control.LinkBody, who: Who) -> control.LinkView:
         """Publish a link, or change the one that there is. It is done in the background: look at its state."""
@@ -251,7 +255,7 @@ def _add_links(routes: APIRouter, core: Core) -> None:
         paths.CONTROL_LINK,
         operation_id="unpublish_link",
         status_code=202,
-        responses=_may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND, Code.LINK_IN_USE),
+        responses=may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND, Code.LINK_IN_USE),
     )
     async def unpublish(cluster_id: ClusterId, who: Who, force: bool = False) -> control.LinkView:
         """Unpublish the link, in the background. With ``force`` connected endpoints are cut off for good."""
@@ -265,7 +269,7 @@ def _add_links(routes: APIRouter, core: Core) -> None:
     @routes.post(
         paths.CONTROL_LINK_PLAN,
         operation_id="plan_link",
-        responses=_may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND, Code.CLOUD_REFUSED, Code.CLOUD_UNAVAILABLE),
+        responses=may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND, Code.CLOUD_REFUSED, Code.CLOUD_UNAVAILABLE),
     )
     async def plan(cluster_id: ClusterId, body: control.LinkPlanRequest) -> control.PlanView:
         """What publishing or unpublishing would do now; nothing is changed."""
@@ -282,7 +286,7 @@ def _add_connections(routes: APIRouter, core: Core) -> None:
     @routes.get(
         paths.CONTROL_CONNECTIONS,
         operation_id="connections",
-        responses=_may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND),
+        responses=may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND),
     )
     async def connections(
         cluster_id: ClusterId,
@@ -302,7 +306,7 @@ def _add_connections(routes: APIRouter, core: Core) -> None:
     @routes.post(
         paths.CONTROL_DECISION,
         operation_id="decide",
-        responses=_may(
+        responses=may(
             Code.CLUSTER_NOT_FOUND,
             Code.LINK_NOT_FOUND,
             Code.CONNECTION_NOT_FOUND,
@@ -332,7 +336,7 @@ def _add_connections(routes: APIRouter, core: Core) -> None:
 
 
 def _add_expectations(routes: APIRouter, core: Core) -> None:
-    @routes.get(paths.CONTROL_EXPECTATIONS, operation_id="expectations", responses=_may(Code.CLUSTER_NOT_FOUND))
+    @routes.get(paths.CONTROL_EXPECTATIONS, operation_id="expectations", responses=may(Code.CLUSTER_NOT_FOUND))
     async def expectations(cluster_id: ClusterId) -> control.ExpectationPage:
         """What is approved as it appears."""
         async with core.database.begin() as database:
@@ -344,7 +348,7 @@ def _add_expectations(routes: APIRouter, core: Core) -> None:
         paths.CONTROL_EXPECTATIONS,
         operation_id="expect",
         status_code=201,
-        responses=_may(Code.CLUSTER_NOT_FOUND, also={200: control.ExpectationView}),
+        responses=may(Code.CLUSTER_NOT_FOUND, also={200: control.ExpectationView}),
     )
     async def expect(
         cluster_id: ClusterId, body: control.ExpectationCreateRequest, who: Who, response: Response
@@ -365,7 +369,7 @@ def _add_expectations(routes: APIRouter, core: Core) -> None:
         paths.CONTROL_EXPECTATION,
         operation_id="unexpect",
         status_code=204,
-        responses=_may(Code.CLUSTER_NOT_FOUND, Code.EXPECTATION_NOT_FOUND),
+        responses=may(Code.CLUSTER_NOT_FOUND, Code.EXPECTATION_NOT_FOUND),
     )
     async def unexpect(cluster_id: ClusterId, expectation_id: ExpectationId, who: Who) -> None:
         """Expect it no longer. What was approved stays approved."""
@@ -386,7 +390,7 @@ def _add_operators(routes: APIRouter, core: Core) -> None:
         paths.CONTROL_OPERATORS,
         operation_id="create_operator",
         status_code=201,
-        responses=_may(Code.OPERATOR_EXISTS),
+        responses=may(Code.OPERATOR_EXISTS),
     )
     async def create_operator(body: control.OperatorCreateRequest, who: Who) -> control.OperatorCreated:
         """Make an operator; the token is shown this once."""
@@ -397,7 +401,7 @@ def _add_operators(routes: APIRouter, core: Core) -> None:
     @routes.post(
         paths.CONTROL_OPERATOR_REVOKE,
         operation_id="revoke_operator",
-        responses=_may(Code.OPERATOR_NOT_FOUND, Code.OPERATOR_LAST_ADMIN),
+        responses=may(Code.OPERATOR_NOT_FOUND, Code.OPERATOR_LAST_ADMIN),
     )
     async def revoke_operator(name: OperatorName, who: Who) -> control.OperatorView:
         """Shut an operator out now. Doing so again changes nothing."""

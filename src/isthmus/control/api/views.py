@@ -7,6 +7,8 @@ from isthmus.control.auditing import Entry
 from isthmus.control.clusters import Cluster, Deployment
 from isthmus.control.links import Connection, Expectation, Link, LinkSpec, Problem
 from isthmus.control.operators import Operator
+from isthmus.control.overviews import Overview, SeenAgent
+from isthmus.control.sights import Sight
 from isthmus.link.planning import Plan
 from isthmus.link.services import ServiceSpec
 from isthmus.link.states import PENDING_LIFETIME, ConnectionState
@@ -163,6 +165,58 @@ def entry(one: Entry) -> control.AuditEntry:
         subject=one.subject,
         before=one.before,
         after=one.after,
+    )
+
+
+def overview(one: Overview) -> control.OverviewView:
+    """All deployments and agents."""
+    return control.OverviewView(
+        deployments=tuple(_sight(sight, cluster.host) for cluster, sight in one.deployments),
+        agents=tuple(_seen(agent) for agent in one.agents),
+    )
+
+
+def _sight(one: Sight, host: str) -> control.DeploymentSight:
+    return control.DeploymentSight(
+        cluster_id=one.deployment.cluster_id,
+        deployment_id=one.deployment.deployment_id,
+        url=f"https://{host}/{one.deployment.deployment_id}",
+        problem=_note(one.problem),
+        observed_at=one.observed_at,
+        deployment=one.view,
+        more_agents=one.has_more_agents,
+    )
+
+
+def _seen(one: SeenAgent) -> control.AgentSight:
+    agent, through = one.agent, one.connection
+    return control.AgentSight(
+        cluster_id=one.sight.deployment.cluster_id,
+        deployment_id=one.sight.deployment.deployment_id,
+        agent_id=agent.agent_id,
+        name=agent.name,
+        role=agent.role,
+        health=agent.health,
+        phase=agent.phase,
+        cordoned=agent.cordoned,
+        draining=agent.draining,
+        queues=agent.queues,
+        slots=agent.slots,
+        slots_used=agent.slots_used,
+        warnings=agent.warnings,
+        token_id=agent.token_id,
+        path=agent.path,
+        link_id=agent.link_id,
+        address=agent.address,
+        path_since=agent.path_since,
+        last_heartbeat_at=agent.last_heartbeat_at,
+        heartbeat_seconds_ago=one.heartbeat_seconds_ago,
+        verified=None if agent.probe_report is None else agent.probe_report.status,
+        verified_at=agent.probe_reported_at,
+        connection_id=None if through is None else through.connection_id,
+        connection_state=None if through is None else control.ConnectionState(through.state.value),
+        endpoint_id=None if through is None else through.endpoint_id,
+        reason=_note(one.reason),
     )
 
 
