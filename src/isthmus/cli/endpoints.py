@@ -22,7 +22,7 @@ import typer
 from isthmus.cli import flags as flagging
 from isthmus.cli import printing
 from isthmus.kit.clocks import SystemClock
-from isthmus.kit.errors import ConfigError, NotFoundError, RefusedError, TemporaryError
+from isthmus.kit.errors import ConfigError, IsthmusError, NotFoundError, RefusedError, TemporaryError
 from isthmus.link import exporting, joining, names, reconciling, states, steps
 from isthmus.link.clouds import CustomerCloud
 from isthmus.link.drivers.azure import config as azure
@@ -32,6 +32,7 @@ from isthmus.link.planning import Permissions, Plan
 from isthmus.link.reconciling import Began, End, Event, Outcome, Patience, Retrying, Took
 from isthmus.link.states import ConnectionState
 from isthmus.link.steps import CustomerStep
+from isthmus.link.traffic import LAST_HOUR, Traffic
 
 app = typer.Typer(
     add_completion=False,
@@ -40,6 +41,8 @@ app = typer.Typer(
 
 #: Azure's limit for the message of a request.
 _MAX_MESSAGE: Final = 140
+#: How long bytes are waited for: they are an aside.
+_MEASURE_SECONDS: Final = 10.0
 
 Url = Annotated[str | None, typer.Option("--url", help="A deployment's URL, in place of --host.")]
 Host = Annotated[
@@ -242,13 +245,15 @@ async def plan(
 @app.command("show")
 @_asking(_PLACE)
 async def show(asked: Asked, cloud: CustomerCloud, *, as_json: AsJson = False) -> None:
-    """The endpoint, its connection's state, and the names that lead to it."""
+    """The endpoint, its connection's state, the names that lead to it, and its bytes in the last hour."""
     spec = await _known(cloud, asked)
-    status = await cloud.observe_endpoint(spec)
+    status, measured = await asyncio.gather(cloud.observe_endpoint(spec), _measured(cloud, spec.endpoint_id))
     if as_json:
-        printing.say(json.dumps(_status_json(spec, status), indent=2))
-    else:
-        _print_status(spec, status)
+        printing.say(json.dumps({**_status_json(spec, status), "traffic": _traffic_json(measured)}, indent=2))
+        return
+    _print_status(spec, status, measured)
+    if isinstance(measured, IsthmusError):
+        printing.note(f"Traffic is not shown: {measured.summary}\n{measured.hint}".rstrip())
 
 
 @app.command("list")
@@ -578,7 +583,40 @@ def _status_json(spec: EndpointSpec, status: CustomerStatus) -> dict[str, Any]:
     }
 
 
-def _print_status(spec: EndpointSpec, status: CustomerStatus) -> None:
+async def _measured(cloud: CustomerCloud, endpoint_id: str) -> Traffic | IsthmusError:
+    """What went through the endpoint, or why that is not known: nothing else depends on it."""
+    try:
+        async with asyncio.timeout(_MEASURE_SECONDS):
+            return await cloud.measure_endpoint(endpoint_id, LAST_HOUR)
+    except IsthmusError as error:
+        return error
+    except TimeoutError:
+        hint = "Azure's own state: https://status.azure.com"
+        return TemporaryError("Azure Monitor does not answer", code="metrics_unavailable", hint=hint)
+
+
+def _traffic_json(measured: Traffic | IsthmusError) -> dict[str, Any]:
+    if isinstance(measured, IsthmusError):
+        return {"problem": {"code": measured.code, "sentence": measured.summary, "hint": measured.hint}}
+    return {
+        "span_seconds": int(measured.span.total_seconds()),
+        "bytes_in": measured.bytes_in,
+        "bytes_out": measured.bytes_out,
+    }
+
+
+def _traffic(measured: Traffic | IsthmusError | None) -> str:
+    match measured:
+        case Traffic(_, None, None):
+            return "none measured in the last hour (Azure is a few minutes behind)"
+        case Traffic():
+            came, went = printing.size(measured.bytes_in or 0), printing.size(measured.bytes_out or 0)
+            return f"{came} from the provider, {went} to it in the last hour"
+        case _:
+            return ""
+
+
+def _print_status(spec: EndpointSpec, status: CustomerStatus, measured: Traffic | IsthmusError | None = None) -> None:
     endpoint, zone = status.endpoint, status.zone
     record = zone.record if zone else None
     printing.facts(
@@ -595,6 +633,7 @@ def _print_status(spec: EndpointSpec, status: CustomerStatus) -> None:
                 "networks",
                 printing.words((names.parse_id(one.network_id).name for one in zone.links), "") if zone else "",
             ),
+            ("traffic", _traffic(measured)),
         )
     )
 

@@ -75,6 +75,16 @@ def age(moment: datetime | None, now: datetime | None = None) -> str:
     return f"{duration(seconds)} ago" if seconds > 0 else f"in {duration(-seconds)}"
 
 
+def size(count: int) -> str:
+    """So many bytes in a unit that suits them: ``340 B``, ``4.2 kB``, ``12 MB``, in powers of a thousand."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
+
+
 def words(items: Iterable[str], otherwise: str = NOTHING) -> str:
     """A list on one line."""
     return ", ".join(items) or otherwise

@@ -36,6 +36,14 @@ def test_ages_look_back_and_ahead() -> None:
     assert printing.age(NOW + timedelta(days=12), NOW) == "in 12 d"
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (4240, "4.2 kB"), (12_345_678, "12 MB"), (3 * 10**15, "3000 TB")],
+)
+def test_sizes_have_the_unit_that_says_most(count: int, text: str) -> None:
+    assert printing.size(count) == text
+
+
 def test_facts_align_and_leave_out_what_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
     printing.facts((("agent", "a"), ("warnings", "one\ntwo"), ("detail", "")))
     assert capsys.readouterr().out == "agent     a\nwarnings  one\n          two\n"
