@@ -21,7 +21,7 @@ AZ_STAMP := $(AZ)/.bootstrapped
 BOOTSTRAP_PYTHON = $(firstword $(wildcard $(foreach version,3.11 3.12 3.13,/usr/bin/python$(version))) $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 
 # Cheapest first, so that what is broken shows soon.
-TIERS := unit contract wire docs integration network security faults load e2e
+TIERS := unit contract wire docs integration network browser security faults load e2e
 TESTS ?= $(foreach tier,$(TIERS),$(wildcard tests/$(tier)))
 
 .PHONY: help az demo test programs lint format bench bench-lab docs requirements clean

@@ -28,6 +28,8 @@ from isthmus.control.operating import Operating
 from isthmus.control.sights import Lookout
 from isthmus.control.stopping import on_signals
 from isthmus.control.watching import Watch
+from isthmus.control.web import site
+from isthmus.control.web.visits import PREFIX
 from isthmus.kit import guarding
 from isthmus.kit.clocks import Clock, SystemClock
 from isthmus.kit.errors import ConfigError
@@ -70,10 +72,12 @@ async def run(
             apis = AdminApis(AdminTokens(config.admin_tokens), time, tls=authorities)
             lookout = Lookout(apis, time)
             core = Core(database, carrier, watch, config.organization, Operating(database, apis, lookout, time))
-            server = _Server(application(core, health), context)
+            pages = {PREFIX: site.application(core, health, stopping)}
+            server = _Server(application(core, health, pages), context)
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_callback(apis.close)
                 stack.push_async_callback(lookout.close)
+                stack.push_async_callback(carrier.meter.close)
                 await stack.enter_async_context(_running(server, listener, watch, health))
                 url = _url(listener, context)
                 log.info("the control plane is ready", url=url)

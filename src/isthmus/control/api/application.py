@@ -3,6 +3,7 @@
 Invariant: no answer of FastAPI's or Starlette's own making leaves this module.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -13,10 +14,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Match, Route
+from starlette.types import ASGIApp
 
 from isthmus import __version__
 from isthmus.control import clusters, conditions
-from isthmus.control.api import deployments, documents, refusals, routes
+from isthmus.control.api import deployments, documents, refusals, routes, traffic
 from isthmus.control.api.guarding import Guard
 from isthmus.control.api.routes import Core, ProblemError
 from isthmus.control.errors import DatabaseError
@@ -61,8 +63,8 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def application(core: Core, health: Health) -> Guard:
-    """The listener's application."""
+def application(core: Core, health: Health, mounts: Mapping[str, ASGIApp] | None = None) -> Guard:
+    """The listener's application. ``mounts`` are further ones, below a path each, who admit for themselves."""
     app = FastAPI(
         title=documents.TITLE,
         version=__version__,
@@ -75,6 +77,8 @@ def application(core: Core, health: Health) -> Guard:
     api = router(core)
     described = documents.document(api)
     app.include_router(api)
+    for path, mounted in (mounts or {}).items():
+        app.mount(path, mounted)
     _add_errors(app)
     _add_health(app, core, health, metrics)
     _add_document(app, described)
@@ -85,6 +89,7 @@ def router(core: Core) -> APIRouter:
     """All routes of the API."""
     api = routes.router(core)
     deployments.add(api, core)
+    traffic.add(api, core)
     return api
 
 
