@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from isthmus.wire import admin, agents, frames, probes, problems, workloads
+from isthmus.wire import admin, agents, frames, probes, problems, traffic, workloads
 from isthmus.wire.bodies import Request, Response
 
 GOLDEN = Path(__file__).parent / "golden"
 BODIES: dict[str, type[Request] | type[Response]] = {
     name: body
-    for module in (agents, workloads, admin, probes, problems, frames)
+    for module in (agents, workloads, admin, probes, problems, frames, traffic)
     for name, body in vars(module).items()
     if inspect.isclass(body) and issubclass(body, Request | Response) and body.__module__ == module.__name__
 }
@@ -31,6 +31,7 @@ PARTS = {
     "LeaseReference",
     "LeasedWorkload",
 } | {
+    "PortUseView",
     "ProbedAgent",
     "ProbeRow",
     "SettledLease",

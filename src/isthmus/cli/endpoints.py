@@ -247,7 +247,7 @@ async def plan(
 async def show(asked: Asked, cloud: CustomerCloud, *, as_json: AsJson = False) -> None:
     """The endpoint, its connection's state, the names that lead to it, and its bytes in the last hour."""
     spec = await _known(cloud, asked)
-    status, measured = await asyncio.gather(cloud.observe_endpoint(spec), _measured(cloud, spec.endpoint_id))
+    status, measured = await cloud.observe_endpoint(spec), await _measured(cloud, spec.endpoint_id)
     if as_json:
         printing.say(json.dumps({**_status_json(spec, status), "traffic": _traffic_json(measured)}, indent=2))
         return

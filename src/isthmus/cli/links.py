@@ -15,6 +15,7 @@ from isthmus.cli.asking import ClusterOption, ControlPlane, Json, body_of, segme
 from isthmus.kit.errors import ConfigError, NotFoundError, RefusedError, TemporaryError
 from isthmus.wire import control, paths
 from isthmus.wire.control import ConnectionView, LinkState, LinkView, PlanView, Verb
+from isthmus.wire.traffic import LinkTrafficView, PortUseView
 
 app = typer.Typer(add_completion=False, help="Private links of your clusters: publish them, decide who may connect.")
 
@@ -97,9 +98,57 @@ def publish(
 @app.command("show")
 @with_control
 def show(plane: ControlPlane, *, cluster: ClusterOption = None, as_json: Json = False) -> None:
-    """Show the link: its alias, its NAT addresses, how many connections it has."""
-    path = paths.CONTROL_LINK.format(cluster_id=plane.cluster(cluster))
-    _show(plane.ask(LinkView, "GET", path), as_json=as_json)
+    """Show the link: its alias, its NAT addresses, how many connections it has, what went through it."""
+    cluster_id = plane.cluster(cluster)
+    view = plane.ask(LinkView, "GET", paths.CONTROL_LINK.format(cluster_id=cluster_id))
+    if as_json or view.state is not LinkState.PUBLISHED:
+        _show(view, as_json=as_json)
+        return
+    measured = _traffic(plane, cluster_id)
+    _show(view, measured)
+    _tell_problem(measured)
+
+
+@app.command("traffic")
+@with_control
+def traffic(plane: ControlPlane, *, cluster: ClusterOption = None, as_json: Json = False) -> None:
+    """Show what went through the link in the last hour, and how full its NAT addresses are."""
+    measured = _traffic(plane, plane.cluster(cluster))
+    if as_json:
+        printing.json_of(measured)
+        return
+    printing.facts(
+        (
+            ("from customers", _bytes(measured.bytes_in)),
+            ("to customers", _bytes(measured.bytes_out)),
+            *((f"ports of {one.address}", _use(one)) for one in measured.nat_addresses),
+            ("measured", printing.age(measured.measured_at)),
+        )
+    )
+    _tell_problem(measured)
+
+
+def _traffic(plane: ControlPlane, cluster_id: str) -> LinkTrafficView:
+    return plane.ask(LinkTrafficView, "GET", paths.CONTROL_LINK_TRAFFIC.format(cluster_id=cluster_id))
+
+
+def _bytes(count: int | None) -> str:
+    return "nothing measured" if count is None else printing.size(count)
+
+
+def _use(one: PortUseView) -> str:
+    return f"{_percent(one.last_percent)} in use, {_percent(one.most_percent)} at most"
+
+
+def _percent(value: float) -> str:
+    """Of 64 thousand ports a tenth of a percent is still some; what is less is not nothing."""
+    return "under 0.1 %" if 0 < value < 0.1 else f"{value:.1f} %" if 0 < value < 10 else f"{value:.0f} %"
+
+
+def _tell_problem(measured: LinkTrafficView) -> None:
+    if measured.problem is not None:
+        beginning = "Traffic is not shown" if measured.measured_at is None else "There is nothing newer"
+        printing.note(f"{beginning}: {measured.problem.sentence}\n{measured.problem.hint}".rstrip())
 
 
 @app.command("unpublish")
@@ -378,10 +427,11 @@ def _wait(plane: ControlPlane, path: str, seconds: float, is_there: Callable[[Li
         time.sleep(_LOOK_SECONDS)
 
 
-def _show(view: LinkView, *, as_json: bool) -> None:
+def _show(view: LinkView, measured: LinkTrafficView | None = None, *, as_json: bool = False) -> None:
     if as_json:
         printing.json_of(view)
         return
+    use = {one.address: _use(one) for one in (() if measured is None else measured.nat_addresses)}
     counted = printing.words((f"{number} {state}" for state, number in sorted(view.connections.items())), "none")
     printing.facts(
         (
@@ -390,12 +440,24 @@ def _show(view: LinkView, *, as_json: bool) -> None:
             ("problem", "" if view.problem is None else f"{view.problem.sentence}\n{view.problem.hint}".strip()),
             ("cluster", view.cluster_id),
             ("service", view.service_id),
-            ("NAT addresses", printing.words(view.nat_addresses)),
+            ("NAT addresses", "\n".join(_address(one, use.get(one)) for one in view.nat_addresses) or printing.NOTHING),
             ("visible to", "everybody" if "*" in view.visible_to else printing.words(view.visible_to)),
             ("approved at once", printing.words(view.approved_at_once, "nobody")),
             ("PROXY protocol", "on" if view.has_proxy_protocol else "off"),
             ("further endpoints", "approved with the first" if view.inherits_approval else "decided one by one"),
             ("connections", counted),
+            ("traffic", "" if measured is None or measured.measured_at is None else _carried(measured)),
             ("seen", printing.age(view.observed_at)),
         )
     )
+
+
+def _address(address: str, use: str | None) -> str:
+    return address if use is None else f"{address}, ports: {use}"
+
+
+def _carried(measured: LinkTrafficView) -> str:
+    if measured.bytes_in is None and measured.bytes_out is None:
+        return "none measured in the last hour (the cloud is a few minutes behind)"
+    came, went = printing.size(measured.bytes_in or 0), printing.size(measured.bytes_out or 0)
+    return f"{came} from customers, {went} to them in the last hour"

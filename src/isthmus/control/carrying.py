@@ -20,6 +20,7 @@ from isthmus.control.databases import Database
 from isthmus.control.deciding import Appeared, Carried, Changed
 from isthmus.control.errors import ControlRefusedError
 from isthmus.control.links import Connection, Link, Problem
+from isthmus.control.metering import Meter
 from isthmus.kit.clocks import Clock
 from isthmus.kit.errors import ConfigError, IsthmusError, TemporaryError
 from isthmus.link import names, planning, publishing, states
@@ -59,6 +60,8 @@ class Carrier:
         self._clock = clock
         self._patience = patience
         self._tell = tell
+        #: What goes through links, which is asked for beside everything else.
+        self.meter = Meter(cloud, clock)
         self._deciding: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def plan(self, spec: ServiceSpec, *, unpublish: bool, force: bool) -> Plan[ProviderStep]:

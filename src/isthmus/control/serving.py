@@ -77,6 +77,7 @@ async def run(
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_callback(apis.close)
                 stack.push_async_callback(lookout.close)
+                stack.push_async_callback(carrier.meter.close)
                 await stack.enter_async_context(_running(server, listener, watch, health))
                 url = _url(listener, context)
                 log.info("the control plane is ready", url=url)

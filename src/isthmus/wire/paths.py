@@ -94,6 +94,8 @@ CONTROL_DEPLOYMENTS: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/deployme
 CONTROL_DEPLOYMENT: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/deployments/{{deployment_id}}"
 #: ``GET`` LinkView; ``PUT`` LinkBody and ``DELETE`` answer 202 LinkView: it is on its way.
 CONTROL_LINK: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link"
+#: ``GET`` LinkTrafficView.
+CONTROL_LINK_TRAFFIC: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/traffic"
 #: ``POST`` LinkPlanRequest answers PlanView: what publishing (a spec) or unpublishing (none) would do now.
 CONTROL_LINK_PLAN: Final = f"{CONTROL_PREFIX}/clusters/{{cluster_id}}/link/plan"
 #: ``GET`` ConnectionPage; query ``state``.

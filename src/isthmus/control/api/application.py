@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from isthmus import __version__
 from isthmus.control import clusters, conditions
-from isthmus.control.api import deployments, documents, refusals, routes
+from isthmus.control.api import deployments, documents, refusals, routes, traffic
 from isthmus.control.api.guarding import Guard
 from isthmus.control.api.routes import Core, ProblemError
 from isthmus.control.errors import DatabaseError
@@ -89,6 +89,7 @@ def router(core: Core) -> APIRouter:
     """All routes of the API."""
     api = routes.router(core)
     deployments.add(api, core)
+    traffic.add(api, core)
     return api
 
 

@@ -307,10 +307,8 @@ class AzureCloud:
 
     async def measure_service(self, service_id: str, span: timedelta) -> ServiceTraffic:
         """What went through a link service in the last ``span``: two questions, since bytes have no dimension."""
-        carried, ports = await asyncio.gather(
-            self._measured(service_id, span, (metrics.SERVICE_IN, metrics.SERVICE_OUT), ("Total",)),
-            self._measured(service_id, span, (metrics.PORTS,), ("Average", "Maximum"), by=metrics.ADDRESS),
-        )
+        carried = await self._measured(service_id, span, (metrics.SERVICE_IN, metrics.SERVICE_OUT), ("Total",))
+        ports = await self._measured(service_id, span, (metrics.PORTS,), ("Average", "Maximum"), by=metrics.ADDRESS)
         traffic = Traffic(span, metrics.total(carried, metrics.SERVICE_IN), metrics.total(carried, metrics.SERVICE_OUT))
         return ServiceTraffic(traffic, metrics.ports(ports))
 
