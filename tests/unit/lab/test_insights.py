@@ -227,8 +227,8 @@ def test_nothing_was_counted() -> None:
         (
             {"metricnames": "PLSBytesIn,Nothing"},
             (
-                "Failed to find metric configuration for provider: Microsoft.Network, resource Type: privateLinkServices, "
-                "metric: Nothing, Valid metrics: PLSBytesIn,PLSBytesOut,PLSNatPortsUsage"
+                "Failed to find metric configuration for provider: Microsoft.Network, resource Type: "
+                "privateLinkServices, metric: Nothing, Valid metrics: PLSBytesIn,PLSBytesOut,PLSNatPortsUsage"
             ),
         ),
         ({"timespan": "yesterday"}, "Detected invalid time interval input: yesterday"),
