@@ -119,8 +119,14 @@ class FakeAdminApi:
             case "GET", ["allow-list"]:
                 return 200, admin.AllowListView(ranges=self.ranges)
             case "PUT", ["allow-list"]:
-                self.ranges = tuple(str(one) for one in admin.AllowListBody.model_validate(body).ranges)
-                return 200, admin.AllowListView(ranges=self.ranges)
+                whole = admin.AllowListBody.model_validate(body)
+                made = restriction(
+                    self,
+                    admin.RestrictionOutcome.RESTRICTED,
+                    tuple(str(one) for one in whole.ranges),
+                    dry_run=whole.dry_run,
+                )
+                return 200, admin.AllowListView(ranges=self.ranges, change=made)
             case "PUT", ["restriction"]:
                 wish = admin.RestrictionRequest.model_validate(body)
                 if self.restriction is admin.RestrictionOutcome.REFUSED and not (wish.dry_run or wish.force):

@@ -1,8 +1,9 @@
 """A control plane in this process, on a real PostgreSQL and whatever cloud a test gives it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,3 +90,31 @@ async def running(
         stop.set()
         async with asyncio.timeout(20):
             await task
+
+
+@contextmanager
+def in_a_thread(url: str, cloud: ProviderCloud, **settings: Any) -> Iterator[tuple[str, str]]:
+    """A control plane for tests that are not asynchronous: where it is, and an admin's token."""
+    loop, stop, ready = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+    found: list[str] = []
+
+    async def serve() -> None:
+        try:
+            token = await prepare(url)
+            async with running(url, cloud, token, **settings) as plane:
+                found.extend((plane.url, plane.token))
+                ready.set()
+                await stop.wait()
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        assert found, "the control plane did not start"
+        yield found[0], found[1]
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(30)
+        loop.close()

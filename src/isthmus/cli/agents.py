@@ -16,6 +16,7 @@ from isthmus.cli.calling import Json, Plane, with_plane
 from isthmus.cli.exits import Exit
 from isthmus.kit.errors import ConfigError, TemporaryError
 from isthmus.wire import admin
+from isthmus.wire.control import AgentSight
 from isthmus.wire.names import PathKind, Role
 from isthmus.wire.probes import ProbeStatus
 
@@ -28,7 +29,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, help="Agents: loo
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name or id.")]
 
 
-def condition(agent: admin.AgentView) -> str:
+def condition(agent: admin.AgentView | AgentSight) -> str:
     """The agent's health in one word; what was asked of it comes first, because it explains the rest."""
     if agent.health is admin.AgentHealth.HEALTHY:
         if agent.draining:
@@ -69,7 +70,7 @@ def _show(agent: admin.AgentView) -> None:
     )
 
 
-def path_of(seen: admin.AgentView | admin.AgentPlace) -> str:
+def path_of(seen: admin.AgentView | admin.AgentPlace | AgentSight) -> str:
     """The path in a word or two: ``public``, ``link 7``, ``link``."""
     if seen.path is PathKind.PUBLIC or seen.link_id is None:
         return seen.path.value

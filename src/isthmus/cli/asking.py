@@ -10,6 +10,7 @@ import inspect
 import re
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from isthmus.kit.errors import ConfigError, IsthmusError, NotFoundError, RefusedError, TemporaryError, UnreachableError
 from isthmus.wire import control, paths
 from isthmus.wire.bodies import Request, Response
+from isthmus.wire.names import DEPLOYMENT_ID_PATTERN
 from isthmus.wire.problems import CONTENT_TYPE, Problem
 
 P = ParamSpec("P")
@@ -58,6 +60,15 @@ ClusterOption = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the control API has it.")]
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a control plane is, what opens it, and whom to trust there."""
+
+    url: str
+    token: str = field(repr=False)
+    tls: ssl.SSLContext
+
+
 class ControlPlane:
     """The control plane's API."""
 
@@ -75,9 +86,10 @@ class ControlPlane:
             context = ssl.create_default_context(cafile=ca_file)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"{ca_file} cannot be read: {error}", code="ca_file_unreadable") from None
+        self._origin = Origin(self._url, read_token(token_file), context)
         self._client = httpx.Client(
             base_url=self._url,
-            headers={"Authorization": f"Bearer {read_token(token_file)}"},
+            headers={"Authorization": f"Bearer {self._origin.token}"},
             timeout=TIMEOUT_SECONDS,
             verify=context,
             trust_env=False,
@@ -138,6 +150,44 @@ class ControlPlane:
                 hint="Give --cluster ID or ISTHMUS_CLUSTER." if known else "Create one with: isthmus cluster create.",
             )
         return known[0].cluster_id
+
+    def home_of(self, deployment_id: str) -> control.ClusterView:
+        """The cluster that a deployment is registered with. Raises NotFoundError."""
+        for one in self.clusters():
+            if deployment_id in one.deployments:
+                return one
+        raise NotFoundError(
+            f"no deployment {deployment_id} is registered with the control plane at {self._url}",
+            code="deployment_not_found",
+            hint="Register it with: isthmus cluster deployment add.",
+        )
+
+    def deployment(self, cluster_id: str | None, deployment_id: str | None) -> tuple[str, str]:
+        """The cluster and the deployment that are meant: what is named, or the only one. Raises ConfigError."""
+        if deployment_id is not None:
+            named = segment(deployment_id, DEPLOYMENT_ID_PATTERN, "a deployment's id", "dq7xk2ma")
+            return (self.cluster(cluster_id) if cluster_id is not None else self.home_of(named).cluster_id), named
+        known = [
+            (one.cluster_id, name)
+            for one in self.clusters()
+            if cluster_id in (None, one.cluster_id)
+            for name in one.deployments
+        ]
+        if len(known) != 1:
+            listed = ", ".join(name for _, name in known) or "none"
+            raise ConfigError(
+                f"which deployment is meant? There are: {listed}",
+                code="deployment_missing",
+                hint="Give --deployment-id ID or ISTHMUS_DEPLOYMENT_ID."
+                if known
+                else "Register one with: isthmus cluster deployment add.",
+            )
+        return known[0]
+
+    @property
+    def origin(self) -> "Origin":
+        """Where it is, and what opens it: for whoever speaks another API through it."""
+        return self._origin
 
     def connections(self, cluster_id: str, state: str | None = None) -> tuple[control.ConnectionView, ...]:
         """All connections of a cluster's link."""

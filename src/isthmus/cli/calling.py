@@ -1,14 +1,18 @@
 """Calls of a deployment's admin API: where it is, how to prove who we are, and what its refusals mean.
 
 The endpoint and the admin token come from ``--admin-url`` and ``--admin-token-file``, or from the directory that
-``isthmus deployment init`` made (``--deployment``). ``Plane`` speaks ``isthmus.wire.admin``; every refusal becomes an
-error of ``isthmus.kit.errors`` with the problem's own code and hint. Invariant: the token is in no error and no log.
+``isthmus deployment init`` made (``--deployment``). Where neither is given the control plane asks the deployment
+(``--control-url``), with the operator's token and the same paths below its own. ``Plane`` speaks
+``isthmus.wire.admin``; every refusal becomes an error of ``isthmus.kit.errors`` with the problem's own code and hint.
+Invariant: the token is in no error and no log.
 """
 
+import contextlib
 import functools
 import inspect
+import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -18,9 +22,11 @@ import httpx
 import typer
 from pydantic import ValidationError
 
+from isthmus.cli.asking import AuthorityOption, ClusterOption, ControlPlane, TokenFileOption, UrlOption
 from isthmus.kit.errors import ConfigError, IsthmusError, NotFoundError, RefusedError, TemporaryError, UnreachableError
 from isthmus.wire import admin, paths
 from isthmus.wire.bodies import Request, Response
+from isthmus.wire.control import ClusterView
 from isthmus.wire.problems import CONTENT_TYPE, Problem
 
 P = ParamSpec("P")
@@ -54,12 +60,55 @@ AdminTokenFileOption = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, as the admin API has it.")]
 
 
+DeploymentIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--deployment-id",
+        envvar="ISTHMUS_DEPLOYMENT_ID",
+        metavar="ID",
+        help="The deployment to ask through the control plane; not needed if there is one.",
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where an admin API is, and what opens it."""
+    """Where an admin API is, and what opens it. ``is_control``: the control plane asks it for us."""
 
     url: str
-    token: str
+    token: str = field(repr=False)
+    tls: ssl.SSLContext | None = None
+    is_control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What was said of the deployment and of the control plane."""
+
+    deployment: Path | None = None
+    admin_url: str | None = None
+    admin_token_file: Path | None = None
+    deployment_id: str | None = None
+    cluster: str | None = None
+    control_url: str | None = None
+    control_token_file: Path | None = None
+    control_ca_file: Path | None = None
+
+    @property
+    def is_through_control(self) -> bool:
+        """Whether the control plane is to ask. What names a deployment directly comes first."""
+        if self.deployment_id is not None:
+            return True
+        return self.control_url is not None and self.deployment is None and self.admin_url is None
+
+
+def _door(said: Said, control: Callable[[], ControlPlane]) -> Door:
+    if not said.is_through_control:
+        return find_door(said.deployment, said.admin_url, said.admin_token_file)
+    cluster_id, deployment_id = control().deployment(said.cluster, said.deployment_id)
+    below = paths.CONTROL_DEPLOYMENT.format(cluster_id=cluster_id, deployment_id=deployment_id)
+    origin = control().origin
+    return Door(origin.url + below, origin.token, origin.tls, is_control=True)
 
 
 def find_door(deployment: Path | None, url: str | None, token_file: Path | None) -> Door:
@@ -76,7 +125,8 @@ def find_door(deployment: Path | None, url: str | None, token_file: Path | None)
         raise ConfigError(
             f"which deployment is meant? {missing} is not set",
             code="admin_endpoint_missing",
-            hint="Give --deployment DIR (or ISTHMUS_DEPLOYMENT), or --admin-url and --admin-token-file.",
+            hint="Give --deployment DIR (or ISTHMUS_DEPLOYMENT), or --admin-url and --admin-token-file; or "
+            "--control-url, and the control plane asks it.",
         )
     try:
         token = token_file.read_text(encoding="ascii").strip()
@@ -97,16 +147,23 @@ def internal_url(host: str, port: int) -> str:
 
 
 class Plane:
-    """One deployment's admin API."""
+    """One deployment's admin API. ``control`` leads to the control plane, which knows the deployment's cluster."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, control: Callable[[], ControlPlane] | None = None) -> None:
         self._door = door
+        self._control = control
         self._client = httpx.Client(
             base_url=door.url,
             headers={"Authorization": f"Bearer {door.token}"},
             timeout=TIMEOUT_SECONDS,
+            verify=True if door.tls is None else door.tls,
             trust_env=False,  # the internal listener is never behind the proxy that leads outside
         )
+
+    def home(self) -> ClusterView:
+        """The cluster of this deployment. Raises ConfigError where no control plane was named, NotFoundError."""
+        control = self._control() if self._control is not None else ControlPlane(None, None, None)
+        return control.home_of(self.deployment().deployment_id)
 
     def deployment(self) -> admin.DeploymentView:
         """The deployment and how it is doing."""
@@ -236,6 +293,12 @@ class Plane:
                 f"{self._door.url!r} is not a URL", code="admin_url_invalid", hint="Write it as http://127.0.0.1:8444."
             ) from None
         except httpx.TransportError as error:
+            if self._door.is_control:
+                raise UnreachableError(
+                    f"the control plane does not answer: {error or type(error).__name__}",
+                    code="control_unreachable",
+                    hint="Is it running (isthmus control serve)?",
+                ) from None
             raise UnreachableError(
                 f"the admin API at {self._door.url} does not answer: {error or type(error).__name__}",
                 code="admin_unreachable",
@@ -290,24 +353,37 @@ def with_plane(command: Callable[Concatenate[Plane, P], None]) -> Callable[..., 
     """Give a command the options that find the admin API, and call it with the ``Plane``."""
 
     @functools.wraps(command)
-    def wrapped(
-        *args: Any, deployment: Path | None, admin_url: str | None, admin_token_file: Path | None, **kwargs: Any
-    ) -> None:
-        plane = Plane(find_door(deployment, admin_url, admin_token_file))
-        try:
-            command(plane, *args, **kwargs)
-        finally:
-            plane.close()
+    def wrapped(*args: Any, **given: Any) -> None:
+        said = Said(**{name: given.pop(name) for name in _OPTIONS})
+        with contextlib.ExitStack() as stack:
+
+            @functools.cache
+            def control() -> ControlPlane:
+                made = ControlPlane(said.control_url, said.control_token_file, said.control_ca_file)
+                stack.callback(made.close)
+                return made
+
+            plane = Plane(_door(said, control), control)
+            stack.callback(plane.close)
+            command(plane, *args, **given)
 
     own = list(inspect.signature(command).parameters.values())[1:]
     wrapped.__signature__ = inspect.Signature([*own, *_plane_parameters()])  # type: ignore[attr-defined]
     return wrapped
 
 
+_OPTIONS: Final[dict[str, Any]] = {
+    "deployment": DeploymentOption,
+    "admin_url": AdminUrlOption,
+    "admin_token_file": AdminTokenFileOption,
+    "deployment_id": DeploymentIdOption,
+    "cluster": ClusterOption,
+    "control_url": UrlOption,
+    "control_token_file": TokenFileOption,
+    "control_ca_file": AuthorityOption,
+}
+
+
 def _plane_parameters() -> Iterator[inspect.Parameter]:
-    for name, annotation in (
-        ("deployment", DeploymentOption),
-        ("admin_url", AdminUrlOption),
-        ("admin_token_file", AdminTokenFileOption),
-    ):
+    for name, annotation in _OPTIONS.items():
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli import printing
+from isthmus.cli import agents, printing
 from isthmus.cli.asking import ClusterOption, ControlPlane, Json, body_of, segment, with_control
 from isthmus.wire import control, paths
+from isthmus.wire.admin import AgentHealth
 from isthmus.wire.names import DEPLOYMENT_ID_PATTERN
 
 app = typer.Typer(
@@ -62,6 +63,65 @@ def show(plane: ControlPlane, *, cluster: ClusterOption = None, as_json: Json = 
     _show(plane.ask(control.ClusterView, "GET", path), as_json=as_json)
 
 
+@app.command("agents")
+@with_control
+def list_agents(
+    plane: ControlPlane,
+    *,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", "-c", envvar="ISTHMUS_CLUSTER", metavar="ID", help="Else all clusters.")
+    ] = None,
+    unhealthy: Annotated[bool, typer.Option("--unhealthy", help="Only those that are not healthy.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the agents of all deployments, the path that they come by, and why one is not healthy.
+
+    A deployment that does not answer is named beside the list, and its agents are shown as they were seen last.
+    """
+    path = paths.CONTROL_OVERVIEW
+    if cluster is not None:
+        path = paths.CONTROL_CLUSTER_OVERVIEW.format(cluster_id=plane.cluster(cluster))
+    found = plane.ask(control.OverviewView, "GET", path)
+    shown = [one for one in found.agents if not unhealthy or one.health is not AgentHealth.HEALTHY]
+    if as_json:
+        printing.json_of(found.model_copy(update={"agents": tuple(shown)}))
+        return
+    for one in found.deployments:
+        if one.problem is not None:
+            printing.note(f"{one.deployment_id}: {one.problem.sentence} {one.problem.hint}")
+        elif one.more_agents:
+            printing.note(
+                f"{one.deployment_id} has more agents: isthmus agents list --deployment-id {one.deployment_id}"
+            )
+    empty = "Every agent is healthy." if unhealthy and found.agents else "No agent is known."
+    printing.table(
+        ("AGENT", "DEPLOYMENT", "ROLE", "HEALTH", "PATH", "HEARTBEAT", "WHY"),
+        (
+            (
+                one.name,
+                one.deployment_id,
+                one.role.value,
+                agents.condition(one),
+                agents.path_of(one),
+                _ago(one.heartbeat_seconds_ago),
+                _why(one),
+            )
+            for one in shown
+        ),
+        empty=empty,
+    )
+
+
+def _ago(seconds: float | None) -> str:
+    return printing.NOTHING if seconds is None else f"{printing.duration(seconds)} ago"
+
+
+def _why(agent: control.AgentSight) -> str:
+    if agent.reason is not None:
+        return f"{agent.reason.sentence} ({agent.reason.code})"
+    return "; ".join(one.summary for one in agent.warnings)
+
+
 @deployment.command("add")
 @with_control
 def add_deployment(
@@ -75,7 +135,12 @@ def add_deployment(
     ] = None,
     admin_url: Annotated[str | None, typer.Option("--admin-url", help="Its internal listener.")] = None,
     admin_token_reference: Annotated[
-        str, typer.Option("--admin-token-reference", help="Where its admin token is; never the token itself.")
+        str,
+        typer.Option(
+            "--admin-token-reference",
+            metavar="FILE",
+            help="The file with its admin token, below the control plane's --admin-tokens; never the token itself.",
+        ),
     ] = "",
     as_json: Json = False,
 ) -> None:

@@ -23,10 +23,8 @@ from isthmus.wire.bodies import Response
 from isthmus.wire.names import PathKind
 
 app = typer.Typer(add_completion=False, help="Set up a deployment, run it, look at it, and say who may come in.")
-allow_list = typer.Typer(
-    add_completion=False, help="The source addresses from which agents may come in; empty means all."
-)
-app.add_typer(allow_list, name="allow-list")
+allow = typer.Typer(add_completion=False, help="The source addresses from which agents may come in; empty means all.")
+app.add_typer(allow, name="allow")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -39,6 +37,7 @@ Ranges = Annotated[
 ]
 
 Force = Annotated[bool, typer.Option("--force", help="Even if it shuts out the last healthy agent.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say who would be cut off, and change nothing.")]
 
 
 class DirectoryView(Response):
@@ -228,12 +227,16 @@ def restrict(
     plane: Plane,
     *,
     to: Annotated[
-        list[str],
+        list[str] | None,
+        typer.Option("--to", metavar="RANGE", help="Let only this range in; may repeat."),
+    ] = None,
+    to_cluster: Annotated[
+        bool,
         typer.Option(
-            "--to", metavar="RANGE", help="Let only this range in; may repeat. For a link: the cluster's CIDR."
+            "--to-cluster", help="Let only what comes through the cluster's link in: its CIDR, of --control-url."
         ),
-    ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say who would be cut off, and change nothing.")] = False,
+    ] = False,
+    dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="Even if no healthy agent comes from there.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -241,7 +244,7 @@ def restrict(
 
     Where the allow list does not have the ranges yet they are added first: run it again when an agent has come.
     """
-    ranges = tuple(_parse(to))
+    ranges = _wanted(plane, to or [], to_cluster=to_cluster)
     planned = plane.restrict(admin.RestrictionRequest(ranges=ranges, force=force, dry_run=True))
     if not as_json:
         _show_places(planned)
@@ -276,6 +279,23 @@ _SAID: Final = {
     admin.RestrictionOutcome.UNRESTRICTED: "Unrestricted",
     admin.RestrictionOutcome.UNCHANGED: "Unchanged",
 }
+
+
+def _wanted(plane: Plane, to: list[str], *, to_cluster: bool) -> tuple[Network, ...]:
+    """The ranges that are meant. Raises ConfigError."""
+    if not to and not to_cluster:
+        raise ConfigError(
+            "restricted to what?",
+            code="range_missing",
+            hint="Give --to-cluster for the cluster's own network (with --control-url), or --to RANGE.",
+        )
+    ranges = _parse(to)
+    if to_cluster:
+        cluster = plane.home()
+        link = f"link {cluster.alias}" if cluster.alias else "no link: isthmus link publish"
+        printing.note(f"Cluster {cluster.cluster_id}: network {cluster.cidr}, host {cluster.host}, {link}.")
+        ranges = [ipaddress.ip_network(cluster.cidr), *ranges]
+    return tuple(ranges)
 
 
 def _show_places(view: admin.RestrictionView) -> None:
@@ -326,30 +346,45 @@ def _show_ranges(view: admin.AllowListView, *, as_json: bool) -> None:
         printing.note("The allow list is empty: every address may come in.")
 
 
-def _replace(plane: Plane, networks: list[Network], *, force: bool = False, as_json: bool) -> None:
-    body = admin.AllowListBody(ranges=tuple(networks), force=force)
-    _show_ranges(plane.replace_allow_list(body), as_json=as_json)
+def _replace(plane: Plane, networks: list[Network], *, force: bool, dry_run: bool, as_json: bool) -> None:
+    """Put ``networks`` in force, or say what that would do; a refused dry run fails as the change would."""
+    view = plane.replace_allow_list(admin.AllowListBody(ranges=tuple(networks), force=force, dry_run=dry_run))
+    if not dry_run or view.change is None:
+        _show_ranges(view, as_json=as_json)
+        return
+    if as_json:
+        printing.json_of(view)
+    else:
+        _show_places(view.change)
+        printing.say(f"{_SAID[view.change.outcome]} (dry run): {view.change.reason}")
+    if view.change.outcome is admin.RestrictionOutcome.REFUSED:
+        raise typer.Exit(Exit.FAILED)
 
 
-@allow_list.command("show")
+@allow.command("list")
 @with_plane
-def show_allow_list(plane: Plane, *, as_json: Json = False) -> None:
+def list_ranges(plane: Plane, *, as_json: Json = False) -> None:
     """Show the ranges in force."""
     _show_ranges(plane.allow_list(), as_json=as_json)
 
 
-@allow_list.command("add")
+@allow.command("add")
 @with_plane
-def add_ranges(plane: Plane, ranges: Ranges, *, force: Force = False, as_json: Json = False) -> None:
+def add_ranges(
+    plane: Plane, ranges: Ranges, *, force: Force = False, dry_run: DryRun = False, as_json: Json = False
+) -> None:
     """Let more ranges in. The first range shuts every other address out."""
     wanted = _parse(ranges)
     present = _in_force(plane)
-    _replace(plane, [*present, *(one for one in wanted if one not in present)], force=force, as_json=as_json)
+    more = [one for one in wanted if one not in present]
+    _replace(plane, [*present, *more], force=force, dry_run=dry_run, as_json=as_json)
 
 
-@allow_list.command("remove")
+@allow.command("remove")
 @with_plane
-def remove_ranges(plane: Plane, ranges: Ranges, *, force: Force = False, as_json: Json = False) -> None:
+def remove_ranges(
+    plane: Plane, ranges: Ranges, *, force: Force = False, dry_run: DryRun = False, as_json: Json = False
+) -> None:
     """Shut ranges out. The list is never emptied this way: see clear."""
     wanted = _parse(ranges)
     present = _in_force(plane)
@@ -358,27 +393,29 @@ def remove_ranges(plane: Plane, ranges: Ranges, *, force: Force = False, as_json
         raise NotFoundError(
             f"not in the allow list: {', '.join(absent)}",
             code="range_not_found",
-            hint="Ranges are removed as they were added; see: isthmus deployment allow-list show.",
+            hint="Ranges are removed as they were added; see: isthmus deployment allow list.",
         )
     left = [one for one in present if one not in wanted]
     if not left:
         raise ConfigError(
             "nothing would be left, and an empty allow list lets every address in",
             code="allow_list_emptied",
-            hint="If that is meant: isthmus deployment allow-list clear.",
+            hint="If that is meant: isthmus deployment allow clear.",
         )
-    _replace(plane, left, force=force, as_json=as_json)
+    _replace(plane, left, force=force, dry_run=dry_run, as_json=as_json)
 
 
-@allow_list.command("set")
+@allow.command("set")
 @with_plane
-def set_ranges(plane: Plane, ranges: Ranges, *, force: Force = False, as_json: Json = False) -> None:
+def set_ranges(
+    plane: Plane, ranges: Ranges, *, force: Force = False, dry_run: DryRun = False, as_json: Json = False
+) -> None:
     """Put exactly these ranges in force."""
-    _replace(plane, _parse(ranges), force=force, as_json=as_json)
+    _replace(plane, _parse(ranges), force=force, dry_run=dry_run, as_json=as_json)
 
 
-@allow_list.command("clear")
+@allow.command("clear")
 @with_plane
 def clear_ranges(plane: Plane, *, as_json: Json = False) -> None:
     """Empty the list: every address may come in; tokens are still asked for."""
-    _replace(plane, [], as_json=as_json)
+    _replace(plane, [], force=False, dry_run=False, as_json=as_json)

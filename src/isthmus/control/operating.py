@@ -100,15 +100,21 @@ class OperatedDeployment:
     # --- who may come in
 
     async def replace_allow_list(self, actor: Actor, body: admin.AllowListBody) -> admin.AllowListView:
-        """Put a whole allow list in force."""
+        """Put a whole allow list in force, or hear what that would do."""
+
+        async def ask() -> admin.AllowListView:
+            return await self._apis.ask(self.registered, admin.AllowListView, "PUT", paths.ADMIN_ALLOW_LIST, body)
+
+        if body.dry_run:
+            return await ask()
         before = await self.allow_list()
         return await self._change(
             actor,
             "allow_list.replace",
             before={"ranges": before.ranges},
             wanted={"ranges": [str(one) for one in body.ranges], "force": body.force},
-            change=lambda: self._apis.ask(self.registered, admin.AllowListView, "PUT", paths.ADMIN_ALLOW_LIST, body),
-            after=lambda made: None if made.ranges == before.ranges else {"ranges": made.ranges, "force": body.force},
+            change=ask,
+            after=lambda made: None if made.ranges == before.ranges else _replaced(made, forced=body.force),
         )
 
     async def restrict(self, actor: Actor, body: admin.RestrictionRequest) -> admin.RestrictionView:
@@ -260,6 +266,11 @@ class OperatedDeployment:
             )
         finally:
             self._lookout.forget(self.registered.deployment_id)
+
+
+def _replaced(made: admin.AllowListView, *, forced: bool) -> Json:
+    cut_off = () if made.change is None else made.change.cut_off
+    return {"ranges": made.ranges, "forced": forced, "cut_off": [one.name for one in cut_off]}
 
 
 def _restricted(made: admin.RestrictionView) -> Json | None:

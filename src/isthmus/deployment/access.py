@@ -81,14 +81,15 @@ class AllowList:
             raise PlaneRefusedError(Code.SOURCE_NOT_ALLOWED, f"{plain} is not in the allow list.", source_address=plain)
         return plain
 
-    async def replace(self, wanted: Iterable[Network], *, force: bool = False) -> Ranges:
-        """Put a whole list in force, in every process. Returns it, sorted and without duplicates.
+    async def replace(self, wanted: Iterable[Network], *, force: bool = False, dry_run: bool = False) -> Decided:
+        """Put a whole list in force, in every process; or say with ``dry_run`` what would happen.
 
         Raises PlaneRefusedError(AGENTS_CUT_OFF) if it shuts out the last healthy agent, unless forced; DatabaseError.
         """
         listed = tuple(wanted)
-        decided = await self._decide(lambda before, places: restricting.replace(before, listed, places, force=force))
-        return decided.decision.after
+        return await self._decide(
+            lambda before, places: restricting.replace(before, listed, places, force=force), dry_run=dry_run
+        )
 
     async def restrict(self, wanted: Iterable[Network], *, force: bool = False, dry_run: bool = False) -> Decided:
         """Let only ``wanted`` in, or say with ``dry_run`` what would happen.

@@ -132,7 +132,7 @@ def _judge_refusal(refusal: Problem, *, has_token: bool) -> PlaneFindings:
                 Status.FAIL,
                 f"the deployment sees {seen} and does not let it in",
                 "Where it is restricted, come through the link: the name must lead to the endpoint. Otherwise have the "
-                f"address allowed: isthmus deployment allow-list add {seen}.",
+                f"address allowed: isthmus deployment allow add {seen}.",
             ),
         )
     if refusal.code in _TOKEN_CODES:

@@ -77,17 +77,12 @@ Address = Annotated[IPvAnyAddress, BeforeValidator(_text)]
 class AllowListBody(Request):
     """The allow list as a whole: IPv4 and IPv6 ranges in CIDR form. Empty means that every address may come in.
 
-    A list that would shut out the last healthy agent is refused unless ``force``.
+    A list that would shut out the last healthy agent is refused unless ``force``. ``dry_run`` changes nothing.
     """
 
     ranges: tuple[AddressRange, ...] = Field(max_length=1000)
     force: StrictBool = False
-
-
-class AllowListView(Response):
-    """The allow list in force."""
-
-    ranges: tuple[str, ...]
+    dry_run: StrictBool = False
 
 
 class RestrictionRequest(Request):
@@ -141,6 +136,13 @@ class RestrictionView(Response):
     ranges_after: tuple[str, ...]
     cut_off: tuple[AgentPlace, ...]
     stays: tuple[AgentPlace, ...]
+
+
+class AllowListView(Response):
+    """The allow list in force. ``change`` answers who asked for one: what was decided, or would be."""
+
+    ranges: tuple[str, ...]
+    change: RestrictionView | None = None
 
 
 class TokenState(StrEnum):

@@ -93,7 +93,7 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         403,
         "The source address is not in the deployment's allow list",
         False,
-        "Add the address that was seen to the allow list (isthmus deployment allow-list add), or come from another.",
+        "Add the address that was seen to the allow list (isthmus deployment allow add), or come from another.",
     ),
     Code.TOKEN_MISSING: Meaning(
         401,

@@ -140,16 +140,21 @@ def test_a_workload_is_named_by_the_end_of_its_id(api: admin_api.FakeAdminApi, r
 
 
 def test_the_allow_list_is_changed_range_by_range(api: admin_api.FakeAdminApi, run: Run) -> None:
-    assert "every address" in run("deployment", "allow-list", "show")[2]
-    assert run("deployment", "allow-list", "add", "192.0.2.0/24", "2001:db8::7")[0] == 0
+    assert "every address" in run("deployment", "allow", "list")[2]
+    assert run("deployment", "allow", "add", "192.0.2.0/24", "2001:db8::7")[0] == 0
     assert api.ranges == ("192.0.2.0/24", "2001:db8::7/128")
-    assert run("deployment", "allow-list", "remove", "192.0.2.0/24")[1] == "2001:db8::7/128\n"
-    code, _, err = run("deployment", "allow-list", "remove", "2001:db8::7")
+    assert run("deployment", "allow", "remove", "192.0.2.0/24")[1] == "2001:db8::7/128\n"
+    code, _, err = run("deployment", "allow", "remove", "2001:db8::7")
     assert (code, "clear" in err) == (2, True), "the last range is not removed by accident"
-    assert run("deployment", "allow-list", "remove", "198.51.100.0/24")[0] == 4
-    assert run("deployment", "allow-list", "add", "192.0.2.1/24")[0] == 2, "host bits are a mistake, not a range"
-    assert run("deployment", "allow-list", "set", "198.51.100.0/24")[0] == 0
-    assert run("deployment", "allow-list", "clear")[0] == 0
+    assert run("deployment", "allow", "remove", "198.51.100.0/24")[0] == 4
+    assert run("deployment", "allow", "add", "192.0.2.1/24")[0] == 2, "host bits are a mistake, not a range"
+    assert run("deployment", "allow", "set", "198.51.100.0/24")[0] == 0
+    code, out, _ = run("deployment", "allow", "remove", "198.51.100.0/24", "--dry-run")
+    assert code == 2
+    code, out, _ = run("deployment", "allow", "add", "192.0.2.0/24", "--dry-run")
+    assert (code, "cut off  agent-1" in out, "(dry run)" in out) == (0, True, True)
+    assert api.ranges == ("198.51.100.0/24",), "a dry run changes nothing"
+    assert run("deployment", "allow", "clear")[0] == 0
     assert api.ranges == ()
 
 
@@ -308,5 +313,5 @@ def test_a_restriction_that_does_not_come_about_is_a_failure(api: admin_api.Fake
 
 
 def test_force_reaches_the_allow_list(api: admin_api.FakeAdminApi, run: Run) -> None:
-    run("deployment", "allow-list", "set", "198.51.100.0/24", "--force")
-    assert api.requests[-1][3] == {"ranges": ["198.51.100.0/24"], "force": True}
+    run("deployment", "allow", "set", "198.51.100.0/24", "--force")
+    assert api.requests[-1][3] == {"ranges": ["198.51.100.0/24"], "force": True, "dry_run": False}

@@ -1,20 +1,52 @@
-"""The same commands against a real Remote Execution API on a real database: both ends of the contract."""
+"""The same commands against a real Remote Execution API on a real database: both ends of the contract.
+
+Once straight to its admin API, and once through a control plane that asks it: whatever works here works there.
+"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
 
+import httpx
 import pytest
 from tests.apis import Api
+from tests.fakes.control_plane import SCENE_CLUSTER, in_a_thread
 
 from isthmus.cli import main
+from isthmus.link.clouds import ProviderCloud
 
+#: There is no link, so nobody asks.
+NO_CLOUD = cast("ProviderCloud", None)
 Run = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(params=["admin", "control"])
+def road(
+    request: pytest.FixtureRequest, api: Api, tmp_path: Path, new_database: Callable[[], str]
+) -> Iterator[dict[str, str]]:
+    """Variables that lead to the deployment."""
+    url = f"http://127.0.0.1:{api.admin_port}"
+    if request.param == "admin":
+        yield {"ISTHMUS_ADMIN_URL": url, "ISTHMUS_ADMIN_TOKEN_FILE": str(api.admin_token_file)}
+        return
+    tokens, cluster = tmp_path / "tokens", SCENE_CLUSTER["cluster_id"]
+    tokens.mkdir()
+    (tokens / "dtest234").symlink_to(tokens / "data")
+    (tokens / "data").write_bytes(api.admin_token_file.read_bytes())
+    with in_a_thread(new_database(), NO_CLOUD, admin_tokens=tokens) as (control, token):
+        (tmp_path / "ann").write_text(token)
+        registered = {"servers": ["https://localhost"], "admin_url": url, "admin_token_reference": "dtest234"}
+        with httpx.Client(base_url=f"{control}/control/v1", headers={"Authorization": f"Bearer {token}"}) as http:
+            assert http.post("/clusters", json=SCENE_CLUSTER).status_code == 201
+            assert http.put(f"/clusters/{cluster}/deployments/dtest234", json=registered).status_code == 200
+        yield {"ISTHMUS_CONTROL_URL": control, "ISTHMUS_CONTROL_TOKEN_FILE": str(tmp_path / "ann")}
+
+
 @pytest.fixture
-def run(api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("ISTHMUS_ADMIN_URL", f"http://127.0.0.1:{api.admin_port}")
-    monkeypatch.setenv("ISTHMUS_ADMIN_TOKEN_FILE", str(api.admin_token_file))
+def run(road: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    for name, value in road.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLUMNS", "80")
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -75,12 +107,16 @@ def test_a_running_workload_is_asked_to_stop(api: Api, run: Run) -> None:
 
 def test_the_allow_list_is_put_in_force(api: Api, run: Run) -> None:
     try:
-        assert run("deployment", "allow-list", "add", "192.0.2.0/24", "127.0.0.0/8", "::1")[0] == 0
-        assert "192.0.2.0/24" in run("deployment", "allow-list", "show")[1]
-        assert run("deployment", "allow-list", "remove", "192.0.2.0/24")[0] == 0
+        assert run("deployment", "allow", "add", "192.0.2.0/24", "127.0.0.0/8", "::1")[0] == 0
+        assert "192.0.2.0/24" in run("deployment", "allow", "list")[1]
+        code, out, _ = run("deployment", "allow", "remove", "192.0.2.0/24", "--dry-run", "--json")
+        change = json.loads(out)["change"]
+        assert (code, change["dry_run"], change["ranges_after"]) == (0, True, ["127.0.0.0/8", "::1/128"])
+        assert "192.0.2.0/24" in run("deployment", "allow", "list")[1]
+        assert run("deployment", "allow", "remove", "192.0.2.0/24")[0] == 0
         assert "127.0.0.0/8" in run("deployment", "show")[1]
     finally:
-        assert run("deployment", "allow-list", "clear")[0] == 0
+        assert run("deployment", "allow", "clear")[0] == 0
     assert json.loads(run("deployment", "show", "--json")[1])["allowed_ranges"] == []
 
 

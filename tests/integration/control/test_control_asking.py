@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +19,7 @@ from tests.fakes.admin_api import FakeAdminApi
 from tests.fakes.control_plane import SCENE_CLUSTER, ControlPlane, Json, prepare, running
 from tests.fakes.link_scene import HERE, LabCredential, Scene, on_fake_lab
 
+from isthmus.cli import main
 from isthmus.control import changing
 from isthmus.control.databases import Database
 from isthmus.link.drivers.azure.config import AzureConfig
@@ -302,6 +304,86 @@ async def test_a_deployment_that_went_away_is_shown_as_it_was(plane: ControlPlan
     assert later["deployments"][0]["problem"]["code"] == Code.ADMIN_UNREACHABLE
     assert later["deployments"][0]["observed_at"] is not None
     assert [one["name"] for one in later["agents"]] == ["agent-1", "agent-2", "agent-3"]
+
+
+@pytest.fixture
+def shell(
+    plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Any]:
+    (tmp_path / "ann").write_text(plane.token)
+    monkeypatch.setenv("ISTHMUS_CONTROL_URL", plane.url)
+    monkeypatch.setenv("ISTHMUS_CONTROL_TOKEN_FILE", str(tmp_path / "ann"))
+    monkeypatch.setenv("COLUMNS", "300")
+
+    async def run(*words: str, code: int = 0) -> str:
+        capsys.readouterr()
+        found = await asyncio.to_thread(main.run, words)
+        out, err = capsys.readouterr()
+        assert found == code, (words, found, out, err)
+        return out + err
+
+    return run
+
+
+async def test_commands_find_the_deployment_through_the_control_plane(
+    plane: ControlPlane, api: FakeAdminApi, shell: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "isthmus cluster deployment add" in await shell("agents", "list", code=2)
+    await register(plane, api.url)
+    assert "agent-3" in await shell("agents", "list")
+    await register(plane, api.url, "dother23")
+    assert "dother23, dtest234" in await shell("agents", "list", code=2)
+    assert "agent-3" in await shell("agents", "list", "--deployment-id", DEPLOYMENT)
+    assert "no new work" in await shell("agents", "cordon", "agent-1", "--deployment-id", DEPLOYMENT)
+    assert api.agents[UUID(int=1)].cordoned
+    assert "is registered" in await shell("agents", "list", "--deployment-id", "dabsent2", code=4)
+    # What names a deployment directly comes first, whatever the environment says of a control plane.
+    (tmp_path / "admin").write_text(admin_api.TOKEN)
+    monkeypatch.setenv("ISTHMUS_CONTROL_TOKEN_FILE", str(tmp_path / "absent"))
+    direct = ("--admin-url", api.url, "--admin-token-file", str(tmp_path / "admin"))
+    assert "agent-3" in await shell("agents", "list", *direct)
+
+
+async def test_restricting_to_the_cluster_takes_its_network(
+    plane: ControlPlane, api: FakeAdminApi, shell: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register(plane, api.url)
+    said = await shell("deployment", "restrict", "--to-cluster", "--dry-run")
+    assert "10.1.0.0/16, host clabcdefgh2.external.example.com, no link" in said
+    assert "cut off" in said
+    assert api.ranges == ()
+    await shell("deployment", "restrict", "--to-cluster", "--to", "192.0.2.0/24")
+    assert api.ranges == ("10.1.0.0/16", "192.0.2.0/24")
+    assert (await newest(plane))["action"] == "deployment.restrict"
+    await shell("deployment", "unrestrict")
+    (tmp_path / "admin").write_text(admin_api.TOKEN)
+    direct = ("--admin-url", api.url, "--admin-token-file", str(tmp_path / "admin"))
+    await shell("deployment", "restrict", "--to-cluster", *direct)
+    assert api.ranges == ("10.1.0.0/16",)
+    assert (await newest(plane))["action"] == "deployment.unrestrict", "asked directly, the control plane hears nothing"
+    monkeypatch.delenv("ISTHMUS_CONTROL_URL")
+    assert "--control-url" in await shell("deployment", "restrict", "--to-cluster", *direct, code=2)
+
+
+async def test_agents_of_all_deployments_are_listed_with_the_reason(
+    plane: ControlPlane, api: FakeAdminApi, shell: Callable[..., Any]
+) -> None:
+    api.agents[UUID(int=2)] = unhealthy(2, token_id="revokedtoken")
+    api.tokens["revokedtoken"] = admin_api.token("revokedtoken", state=TokenState.REVOKED)
+    await register(plane, api.url)
+    await register(plane, "http://127.0.0.1:1", "dnobody2")
+    said = await shell("cluster", "agents")
+    assert re.search(
+        r"agent-2 .* unhealthy .* its token site-oslo \(revokedtoken\) was revoked \(token_revoked\)", said
+    )
+    assert "dnobody2: dnobody2 does not answer" in said
+    assert "agent-1" not in await shell("cluster", "agents", "--unhealthy")
+    found = json.loads(await shell("cluster", "agents", "--cluster", SCENE_CLUSTER["cluster_id"], "--json"))
+    assert {one["name"]: one["reason"] and one["reason"]["code"] for one in found["agents"]} == {
+        "agent-1": None,
+        "agent-2": "token_revoked",
+        "agent-3": None,
+    }
 
 
 def unhealthy(number: int, **changes: Any) -> Any:

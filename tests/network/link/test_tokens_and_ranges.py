@@ -57,7 +57,7 @@ def test_the_last_healthy_agent_is_not_cut_off(provider: Provider, public: Netwo
     assert refused.returncode == 1
     assert "(agents_cut_off)" in refused.stderr
     assert f"{public.name} (over the public path, from 203.0.113." in refused.stderr
-    assert provider.isthmus("deployment", "allow-list", "show").strip() == ""
+    assert provider.isthmus("deployment", "allow", "list").strip() == ""
     public.await_path(PathKind.PUBLIC)
 
 
@@ -102,7 +102,7 @@ def test_a_restricted_deployment_is_served_through_links_alone(
         anywhere = (provider.token("anywhere"), "--public-address", provider.public_address)
         code, rows = one.verify(*anywhere)
         assert (code, rows["public_path"]["status"]) == (0, "pass"), rows
-        provider.isthmus("deployment", "allow-list", "add", "203.0.113.0/24")
+        provider.isthmus("deployment", "allow", "add", "203.0.113.0/24")
         assert list(one.failing(*anywhere)) == ["public_path"]
         agent.await_path(PathKind.LINK, one.link_id())
         run.open_gate()

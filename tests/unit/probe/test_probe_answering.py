@@ -105,7 +105,7 @@ def test_an_address_that_is_not_let_in_says_nothing_about_the_token() -> None:
     assert set(failed(findings)) == {"source"}
     assert "token" not in found(findings)
     assert "198.51.100.7" in failed(findings)["source"].details
-    assert "allow-list add 198.51.100.7" in failed(findings)["source"].remedy
+    assert "allow add 198.51.100.7" in failed(findings)["source"].remedy
 
 
 def test_without_a_token_the_address_is_judged_all_the_same() -> None:

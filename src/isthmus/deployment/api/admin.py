@@ -120,8 +120,12 @@ def _add_deployment(routes: APIRouter, plane: Plane, airflow_version: str) -> No
 
     @routes.put(paths.ADMIN_ALLOW_LIST, operation_id="replace_allow_list", responses=_may(Code.AGENTS_CUT_OFF))
     async def replace_allow_list(body: admin.AllowListBody) -> admin.AllowListView:
-        """Put a whole allow list in force, in every process within a second."""
-        return admin.AllowListView(ranges=_texts(await plane.allow_list.replace(body.ranges, force=body.force)))
+        """Put a whole allow list in force, in every process within a second; or say what that would do."""
+        decided = await plane.allow_list.replace(body.ranges, force=body.force, dry_run=body.dry_run)
+        return admin.AllowListView(
+            ranges=_texts(decided.decision.before if body.dry_run else decided.decision.after),
+            change=_restriction(config.deployment_id, decided, dry_run=body.dry_run, forced=body.force),
+        )
 
     @routes.put(paths.ADMIN_RESTRICTION, operation_id="restrict", responses=_may(Code.AGENTS_CUT_OFF))
     async def restrict(body: admin.RestrictionRequest) -> admin.RestrictionView:
