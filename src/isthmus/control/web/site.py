@@ -24,7 +24,19 @@ from isthmus.control.api.routes import Core, ProblemError
 from isthmus.control.web import admitting, streaming
 from isthmus.control.web.admitting import NotSignedInError
 from isthmus.control.web.assets import Assets
-from isthmus.control.web.pages import audit, clusters, connections, guides, operators, overview
+from isthmus.control.web.pages import (
+    access,
+    agents,
+    audit,
+    clusters,
+    connections,
+    deployments,
+    guides,
+    operators,
+    overview,
+    tokens,
+    workloads,
+)
 from isthmus.control.web.rendering import NOTICE_COOKIE, THEME_COOKIE, THEMES, Pages, Region, finished, notice_of
 from isthmus.control.web.visits import PREFIX, Download, Notice, Page, View, Visit, form_of
 from isthmus.kit.errors import IsthmusError
@@ -33,6 +45,11 @@ from isthmus.wire.problems import Code, Problem, problem
 
 PAGES: Final = (
     *overview.PAGES,
+    *deployments.PAGES,
+    *agents.PAGES,
+    *tokens.PAGES,
+    *workloads.PAGES,
+    *access.PAGES,
     *clusters.PAGES,
     *connections.PAGES,
     *guides.PAGES,

@@ -65,9 +65,6 @@ function replace(found) {
   const active = region.contains(document.activeElement) ? document.activeElement.id : "";
   region.innerHTML = found.html;
   region.dataset.live = found.digest;
-  region.classList.remove("changed");
-  void region.offsetWidth;
-  region.classList.add("changed");
   tick(region);
   if (active) document.getElementById(active)?.focus();
 }
