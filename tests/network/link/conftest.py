@@ -1,15 +1,13 @@
-"""One provider for the whole folder; customers and agents of a test end with it."""
+"""One provider for the whole folder, and two customers who have joined it."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from isthmus.lab.packets import requirements
-from network.link.customers import Customer, NetworkAgent
+from network.link.customers import Customer
 from network.link.provider import Provider
-
-_numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,21 +25,22 @@ def provider() -> Iterator[Provider]:
         yield provider
 
 
-@pytest.fixture
-def customer(provider: Provider) -> Callable[..., Customer]:
-    """A function that makes a customer with a network of its own."""
-    return lambda **options: Customer(provider, f"customer-{next(_numbers)}", **options)
+@pytest.fixture(scope="package")
+def joined_customers(provider: Provider) -> tuple[Customer, Customer]:
+    """Two customers with a link each, who have the same addresses."""
+    one, other = Customer(provider, "one"), Customer(provider, "other")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(Customer.join, (one, other)))
+    return one, other
 
 
-@pytest.fixture
-def enlist() -> Iterator[Callable[..., NetworkAgent]]:
-    """A function that makes an agent in a customer's network; the agent ends with the test."""
-    agents: list[NetworkAgent] = []
+@pytest.fixture(scope="package")
+def one(joined_customers: tuple[Customer, Customer]) -> Customer:
+    """A customer with a link, which stays."""
+    return joined_customers[0]
 
-    def make(customer: Customer, lane: str, **options: object) -> NetworkAgent:
-        agents.append(NetworkAgent(customer, lane, **options))  # type: ignore[arg-type]
-        return agents[-1]
 
-    yield make
-    for agent in agents:
-        agent.close()
+@pytest.fixture(scope="package")
+def other(joined_customers: tuple[Customer, Customer]) -> Customer:
+    """Another customer with another link, which stays."""
+    return joined_customers[1]

@@ -55,14 +55,14 @@ class Customer:
         return out
 
     def create_words(self, *words: str) -> tuple[str, ...]:
+        """To create the endpoint."""
         where = ("--vnet", self.name, "--subnet", "agents", "--alias", self.provider.alias, "--host", str(HOST))
         return ("create", *where, *words)
 
     def join(self) -> int:
-        """Create the endpoint, have it approved, and lead the network's names there; the link's id."""
-        self.endpoint(*self.create_words("--no-wait"))
-        self.provider.decide(self.endpoint_id, "approve")
-        self.endpoint("apply")
+        """Create the endpoint, which is expected, and lead the network's names there; the link's id."""
+        self.provider.expect(self.endpoint_id)
+        self.endpoint(*self.create_words("--look-seconds", "0.2"))
         return self.link_id()
 
     def link_id(self) -> int:
@@ -71,7 +71,10 @@ class Customer:
 
     def address(self) -> str:
         """The endpoint's."""
-        return str(json.loads(self.endpoint("show", "--json"))["endpoint"]["address"])
+        scene = self.provider.scene
+        [interface] = scene.get(self.endpoint_id)["properties"]["networkInterfaces"]
+        [configuration] = scene.get(interface["id"])["properties"]["ipConfigurations"]
+        return str(configuration["properties"]["privateIPAddress"])
 
     # --- inside the network ----------------------------------------------------------------------------------------
 

@@ -224,9 +224,9 @@ class Provider:
     def _publish(self) -> None:
         cluster = {"cluster_id": HOST.cluster_id, "cidr": CIDR, "domain": HOST.domain, "region": HERE}
         assert self.asked("POST", "/control/v1/clusters", cluster), self.control.tail()
-        api = f"https://{ADDRESS}:{self.deployment.api_port}"
-        where = ("--server", api, "--tls-name", "localhost", "--admin-url", self.commands["ISTHMUS_ADMIN_URL"])
-        self.isthmus("cluster", "deployment", "add", self.deployment.deployment_id, *where)
+        where = {"servers": [f"https://{ADDRESS}:{self.deployment.api_port}"], "tls_name": "localhost"}
+        registered = f"/control/v1/clusters/{HOST.cluster_id}/deployments/{self.deployment.deployment_id}"
+        assert self.asked("PUT", registered, where), self.control.tail()
         spec = self.scene.service_spec()
         asked = {
             "service_id": spec.service_id,
@@ -254,6 +254,10 @@ class Provider:
 
         return waits.until(f"{endpoint_id} is {state}", found, seconds=20, evidence=self.control.tail)
 
+    def expect(self, endpoint_id: str) -> None:
+        """Have an endpoint's connection approved as it appears."""
+        assert self.asked("POST", f"{LINK}/expectations", {"endpoint_id": endpoint_id}), self.control.tail()
+
     def decide(self, endpoint_id: str, decision: str, reason: str = "because") -> Json:
         """Approve, reject or remove an endpoint's connection, as an operator does on the web page."""
         before = "pending" if decision == "approve" else "approved"
@@ -265,7 +269,10 @@ class Provider:
     # --- the ingress -----------------------------------------------------------------------------------------------
 
     def _start_ingress(self) -> None:
-        self.isthmus("operator", "create", "door", "--output", str(self.directory / "door"))
+        door = self.asked("POST", "/control/v1/operators", {"name": "door", "role": "viewer"})
+        assert door is not None
+        (self.directory / "door").touch(mode=0o600)
+        (self.directory / "door").write_text(door["secret"])
         for name, content in zip(("chain", "key"), certificates.issue(*self._authority, [str(HOST)]), strict=True):
             (self.directory / name).write_bytes(content)
         flags = {

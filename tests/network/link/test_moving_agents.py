@@ -17,6 +17,8 @@ from network.link.provider import Provider
 
 #: From an operator's approval to an agent that the plane has as healthy on the link.
 LIMIT_SECONDS = 10
+#: curl's exit code when nobody answers.
+SILENCE = 28
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +51,14 @@ def run(agent: NetworkAgent) -> Run:
 
 
 def assert_nothing_happened(run: Run, agent: NetworkAgent) -> None:
-    """The tasks that ran all the while noticed nothing, were handed out once, and left their slots free."""
+    """The tasks that ran all the while noticed nothing, were handed out once, and left their slots to others.
+
+    That the slots can be used shows the next test's ``run``, and after the last one a further run.
+    """
     assert len(run.ledger.alive()) == agent.slots, run.evidence()
     run.open_gate()
     endings.assert_all_well(run, agent, tries=1)
     assert {work.fence for work in run.works()} == {1}, run.evidence()
-    endings.assert_slots_work(agent)
 
 
 def await_unhealthy(agent: NetworkAgent) -> None:
@@ -69,10 +73,10 @@ def test_an_agent_moves_to_the_link_by_itself(
     provider: Provider, here: Customer, agent: NetworkAgent, run: Run
 ) -> None:
     agent.await_path(PathKind.PUBLIC)
-    assert here.host_address() == provider.public_address
     creating = here.start_endpoint(*here.create_words())
     provider.connection(here.endpoint_id, "pending")
-    agent.await_path(PathKind.PUBLIC)
+    assert here.run("curl", "--silent", "--max-time", "1", f"https://{here.address()}/").returncode == SILENCE
+    assert here.host_address() == provider.public_address
 
     approved_at = time.monotonic()
     link_id = provider.decide(here.endpoint_id, "approve")["link_id"]
@@ -91,21 +95,25 @@ def test_a_connection_is_rejected_and_asked_for_again(
 ) -> None:
     waiting = Run(agent.plane, agent.lane, gated=False, seconds=0)  # for this one there is no slot
     provider.decide(here.endpoint_id, "reject")
+    applied = here.start_endpoint("apply").communicate(timeout=60)
+    assert "(connection_rejected)" in applied[1]
     await_unhealthy(agent)
-    here.endpoint("create", "--recreate", "--no-wait")
+    creating = here.start_endpoint("create", "--recreate")
     link_id = provider.decide(here.endpoint_id, "approve")["link_id"]
-    here.endpoint("apply")
     agent.await_path(PathKind.LINK, link_id)
+    errors = creating.communicate(timeout=60)[1]
+    assert creating.returncode == 0, errors
     assert not waiting.ledger.starts()
     assert_nothing_happened(run, agent)
     endings.assert_all_well(waiting, agent, tries=1)
 
 
 def test_the_zone_is_deleted(provider: Provider, here: Customer, agent: NetworkAgent, joined: int, run: Run) -> None:
-    zone = provider.scene.zone_path(group=here.name)
+    zone, endpoint = provider.scene.zone_path(group=here.name), here.address()
     for link in provider.scene.get(f"{zone}/virtualNetworkLinks")["value"]:
         provider.scene.delete(f"{zone}/virtualNetworkLinks/{link['name']}")
     provider.scene.delete(zone)
+    assert list(here.failing(agent.token, "--endpoint", endpoint)) == ["address"]
     agent.await_path(PathKind.PUBLIC)
     here.endpoint("apply")
     agent.await_path(PathKind.LINK, joined)
@@ -124,3 +132,12 @@ def test_the_record_is_stale(provider: Provider, here: Customer, agent: NetworkA
     here.endpoint("apply")
     agent.await_path(PathKind.LINK, joined)
     assert_nothing_happened(run, agent)
+
+
+@pytest.mark.usefixtures("joined")
+def test_the_endpoint_is_deleted(provider: Provider, here: Customer, agent: NetworkAgent, run: Run) -> None:
+    here.endpoint("delete")
+    agent.await_path(PathKind.PUBLIC)
+    assert here.host_address() == provider.public_address
+    assert_nothing_happened(run, agent)
+    endings.assert_slots_work(agent)
