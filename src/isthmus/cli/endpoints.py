@@ -164,6 +164,21 @@ def _parameters(options: dict[str, tuple[Any, Any]]) -> Iterator[inspect.Paramet
         yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+def find(name: str, resource_group: str, subscription: str | None = None) -> EndpointStatus:
+    """An endpoint as Azure has it now, settings of Azure from the environment. Raises IsthmusError."""
+    found: list[EndpointStatus] = []
+
+    async def look(cloud: CustomerCloud) -> None:
+        asked = Asked(name=name, resource_group=resource_group, subscription=subscription)
+        there = await cloud.find_endpoint(await _endpoint_id(cloud, asked))
+        if there is None:
+            raise NotThereError("endpoint", name, hint="List them with: isthmus endpoint list.")
+        found.append(there)
+
+    asyncio.run(_with_cloud(azure.load(dict.fromkeys(azure.FLAGS), os.environ), look))
+    return found[0]
+
+
 async def _with_cloud(config: azure.AzureConfig, command: Callable[[CustomerCloud], Coroutine[Any, Any, None]]) -> None:
     from isthmus.link.drivers.azure.driver import AzureCloud  # noqa: PLC0415 - an extra
 
@@ -254,6 +269,8 @@ async def show(asked: Asked, cloud: CustomerCloud, *, as_json: AsJson = False) -
     _print_status(spec, status, measured)
     if isinstance(measured, IsthmusError):
         printing.note(f"Traffic is not shown: {measured.summary}\n{measured.hint}".rstrip())
+    if status.endpoint is not None and (hint := _next(status.endpoint.state)):
+        printing.note(hint)
 
 
 @app.command("list")
@@ -316,7 +333,7 @@ async def watch(
             raise RefusedError(
                 f"The connection is {state}, and will not become {until}",
                 code=f"connection_{state}",
-                hint="Create the endpoint again: isthmus endpoint create --recreate",
+                hint=_next(ConnectionState.DISCONNECTED if found is None else found.state),
             )
 
 
@@ -624,7 +641,7 @@ def _print_status(spec: EndpointSpec, status: CustomerStatus, measured: Traffic 
             ("endpoint", endpoint.endpoint_id if endpoint else ""),
             ("address", str(endpoint.address or "") if endpoint else ""),
             ("state", endpoint.state.value if endpoint else ""),
-            ("reason", endpoint.reason if endpoint else ""),
+            (_words_are(endpoint.state) if endpoint else "", endpoint.reason if endpoint else ""),
             ("alias", endpoint.alias if endpoint else ""),
             ("host", str(spec.host)),
             ("zone", spec.zone_name if zone else ""),
@@ -638,13 +655,25 @@ def _print_status(spec: EndpointSpec, status: CustomerStatus, measured: Traffic 
     )
 
 
+def _words_are(state: ConnectionState) -> str:
+    """What the words beside a connection's state are: until somebody decides, what we have said ourselves."""
+    return "message" if state is ConnectionState.PENDING else "reason"
+
+
+def _next(state: ConnectionState) -> str:
+    """What to do about an endpoint in a state, if anything."""
+    if state is ConnectionState.PENDING:
+        return "The provider has to approve the connection; then: isthmus endpoint apply"
+    return "Create the endpoint again: isthmus endpoint create --recreate" if states.is_final(state) else ""
+
+
 def _print_change(found: EndpointStatus | None, *, as_json: bool) -> None:
     now = datetime.now(UTC)
     if as_json:
         body = _endpoint_json(found) if found is not None else {"state": "gone"}
-        printing.say(json.dumps({"at": now.isoformat(), **body}))
+        printing.say(json.dumps({"at": now.isoformat(), **body}), now=True)
     elif found is None:
-        printing.say(f"{now:%H:%M:%S}  gone")
+        printing.say(f"{now:%H:%M:%S}  gone", now=True)
     else:
-        reason = f": {found.reason}" if found.reason else ""
-        printing.say(f"{now:%H:%M:%S}  {found.state}  {found.address or printing.NOTHING}{reason}")
+        reason = f": {_words_are(found.state)} {found.reason!r}" if found.reason else ""
+        printing.say(f"{now:%H:%M:%S}  {found.state}  {found.address or printing.NOTHING}{reason}", now=True)

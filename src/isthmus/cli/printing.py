@@ -90,9 +90,11 @@ def words(items: Iterable[str], otherwise: str = NOTHING) -> str:
     return ", ".join(items) or otherwise
 
 
-def say(text: str) -> None:
-    """One line on standard output."""
+def say(text: str, *, now: bool = False) -> None:
+    """One line on standard output; ``now`` for lines that somebody, or a program, waits for."""
     sys.stdout.write(f"{text}\n")
+    if now:
+        sys.stdout.flush()
 
 
 def note(text: str) -> None:

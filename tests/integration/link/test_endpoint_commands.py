@@ -118,14 +118,17 @@ def test_the_whole_way(cli: Cli, scene: Scene) -> None:
     # From here on the endpoint is known by its name; approval comes while somebody waits for it.
     waiting = cli.start("create", *PLACE, "--look-seconds", "0.1")
     watching = cli.start("watch", *PLACE, "--until", "approved", "--look-seconds", "0.1", "--json")
-    time.sleep(2.5)
+    assert waiting.stderr is not None
+    assert watching.stdout is not None
+    assert "Wait until the provider approves" in waiting.stderr.readline()
+    first = watching.stdout.readline()
     scene.decide("Approved", "welcome")
     out, err = waiting.communicate(timeout=SECONDS)
     assert waiting.returncode == 0, err
     assert "1. Wait until the provider approves" in out
     assert f"{HOST} leads to the endpoint now." in err
     assert (scene.record(), scene.linked()) == (["10.1.0.4"], {"net"})
-    changes = [json.loads(line) for line in watching.communicate(timeout=SECONDS)[0].splitlines()]
+    changes = [json.loads(line) for line in (first, *watching.communicate(timeout=SECONDS)[0].splitlines())]
     assert [one["state"] for one in changes] == ["pending", "approved"]
 
     assert "Nothing to do" in cli("apply", *PLACE)

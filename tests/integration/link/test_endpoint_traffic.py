@@ -31,7 +31,16 @@ async def shown(arm: str, *more: str) -> None:
 
 async def test_bytes_are_shown(joined: Scene, lab: FakeLab, capsys: pytest.CaptureFixture[str]) -> None:
     await shown(lab.url)
-    assert "traffic   none measured in the last hour" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "traffic   none measured in the last hour" in out
+    # What stands beside a pending connection is our own message, and somebody else has to act.
+    assert "message   let us in" in out
+    assert err == "The provider has to approve the connection; then: isthmus endpoint apply\n"
+    joined.decide("Rejected", "not you")
+    await shown(lab.url)
+    out, err = capsys.readouterr()
+    assert "reason    not you" in out
+    assert "isthmus endpoint create --recreate" in err
     count(lab, joined, 0, 0)
     await shown(lab.url)
     count(lab, joined, 3000, 91_234_567)
