@@ -28,6 +28,7 @@ PARTS = {
     "ExecutionDetail",
     "FieldProblem",
     "HeldLease",
+    "KnownConnection",
     "LeaseReference",
     "LeasedWorkload",
 } | {

@@ -106,6 +106,7 @@ class Verifying:
             endpoint=None if order is None else order.endpoint,
             is_public_allowed=order is None or order.public_allowed,
             public_addresses=public,
+            connection=None if order is None else order.connection,
             proxy="" if proxy is None else proxy.origin.address,
             quiet_seconds=self._quiet_seconds(),
             timeout_seconds=self._timing.probe,

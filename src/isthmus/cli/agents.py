@@ -11,14 +11,14 @@ from typing import Annotated, Final
 import typer
 from pydantic import ValidationError
 
-from isthmus.cli import printing
+from isthmus.cli import links, printing
 from isthmus.cli.calling import Json, Plane, with_plane
 from isthmus.cli.exits import Exit
 from isthmus.kit.errors import ConfigError, TemporaryError
 from isthmus.wire import admin
 from isthmus.wire.control import AgentSight
 from isthmus.wire.names import PathKind, Role
-from isthmus.wire.probes import ProbeStatus
+from isthmus.wire.probes import KnownConnection, ProbeStatus
 
 #: A heartbeat until the agent hears of it, the checks with all their timeouts, a heartbeat back.
 _WAIT_SECONDS: Final = 120.0
@@ -182,6 +182,15 @@ def verify(
             help="The cluster's public address, to see whether it refuses; may repeat.",
         ),
     ] = None,
+    connection: Annotated[
+        str | None,
+        typer.Option(
+            "--connection",
+            metavar="ENDPOINT",
+            help="The endpoint whose connection it should come through, as the control plane lists it: the report then "
+            "says whether that is pending, rejected or removed. Else the one that it came through last.",
+        ),
+    ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="The name must lead to a private address; --endpoint means that as well.")
     ] = False,
@@ -193,7 +202,10 @@ def verify(
     With --wait, the exit code is 1 if something failed.
     """
     found = plane.agent(agent)
-    after = plane.order_probes(found.agent_id, _order(endpoint, public_address or [], private=private))
+    order = _order(endpoint, public_address or [], private=private)
+    if connection is not None:
+        order = order.model_copy(update={"connection": _known(plane, connection)})
+    after = plane.order_probes(found.agent_id, order)
     if wait:
         after = _await_report(plane, after)
     if as_json:
@@ -223,6 +235,13 @@ def _order(endpoint: str | None, public_addresses: list[str], *, private: bool) 
             code="request_invalid",
             hint="See: isthmus agents verify --help",
         ) from None
+
+
+def _known(plane: Plane, endpoint: str) -> KnownConnection:
+    """A connection's state, of the link of the deployment's cluster."""
+    found = links.find(plane.control, plane.home().cluster_id, endpoint)
+    name = found.endpoint_id.rpartition("/")[2]
+    return KnownConnection(endpoint=name, state=found.state, reason=found.reason)
 
 
 def _await_report(plane: Plane, agent: admin.AgentView) -> admin.AgentView:

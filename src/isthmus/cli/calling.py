@@ -160,10 +160,14 @@ class Plane:
             trust_env=False,  # the internal listener is never behind the proxy that leads outside
         )
 
+    @property
+    def control(self) -> ControlPlane:
+        """The control plane. Raises ConfigError where none was named."""
+        return self._control() if self._control is not None else ControlPlane(None, None, None)
+
     def home(self) -> ClusterView:
         """The cluster of this deployment. Raises ConfigError where no control plane was named, NotFoundError."""
-        control = self._control() if self._control is not None else ControlPlane(None, None, None)
-        return control.home_of(self.deployment().deployment_id)
+        return self.control.home_of(self.deployment().deployment_id)
 
     def deployment(self) -> admin.DeploymentView:
         """The deployment and how it is doing."""

@@ -15,6 +15,7 @@ from isthmus.cli.asking import ClusterOption, ControlPlane, Json, body_of, segme
 from isthmus.kit.errors import ConfigError, NotFoundError, RefusedError, TemporaryError
 from isthmus.wire import control, paths
 from isthmus.wire.control import ConnectionView, LinkState, LinkView, PlanView, Verb
+from isthmus.wire.names import ConnectionState
 from isthmus.wire.traffic import LinkTrafficView, PortUseView
 
 app = typer.Typer(add_completion=False, help="Private links of your clusters: publish them, decide who may connect.")
@@ -189,7 +190,7 @@ def connections(
     *,
     cluster: ClusterOption = None,
     state: Annotated[
-        control.ConnectionState | None, typer.Option("--state", help="Only these; disconnected ones only so.")
+        ConnectionState | None, typer.Option("--state", help="Only these; disconnected ones only so.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -212,7 +213,7 @@ def connections(
         ),
         empty="Nobody has asked for a connection.",
     )
-    if any(one.state is control.ConnectionState.PENDING and one.wanted is None for one in found):
+    if any(one.state is ConnectionState.PENDING and one.wanted is None for one in found):
         printing.note("Let one in with: isthmus link approve CONNECTION")
 
 
@@ -333,7 +334,7 @@ def unexpect(
 def _decide(plane: ControlPlane, cluster: str | None, which: str, verb: Verb, reason: str, *, as_json: bool) -> None:
     """Decide on the connection as it was seen: whoever changes it in between makes this fail."""
     cluster_id = plane.cluster(cluster)
-    seen = _find(plane, cluster_id, which)
+    seen = find(plane, cluster_id, which)
     path = paths.CONTROL_DECISION.format(cluster_id=cluster_id, connection_id=seen.connection_id, verb=verb.value)
     body = body_of(control.DecisionBody, reason=reason, version=seen.version)
     decided = plane.ask(ConnectionView, "POST", path, body)
@@ -346,7 +347,8 @@ def _decide(plane: ControlPlane, cluster: str | None, which: str, verb: Verb, re
         printing.say(f"{decided.endpoint_id} is {decided.state}.")
 
 
-def _find(plane: ControlPlane, cluster_id: str, which: str) -> ConnectionView:
+def find(plane: ControlPlane, cluster_id: str, which: str) -> ConnectionView:
+    """The connection of an endpoint, by its name or id, or the connection's. Raises NotFoundError, ConfigError."""
     wanted = which.lower().rstrip("/")
     found = [
         one

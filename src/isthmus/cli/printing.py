@@ -127,6 +127,8 @@ def row(found: ProbeRow) -> None:
     text = found.details
     if found.status is not ProbeStatus.SKIP and found.target not in found.details:
         text = f"{found.target}: {found.details}"
+    if found.code and found.code not in text:
+        text = f"{text} ({found.code})"
     line = Text(f"{found.status.value.upper():4}", style=_STYLES.get(found.status.value, ""))
     Console(highlight=False, soft_wrap=True).print(line, Text(f"{found.check:12} {text}"), sep="  ")
     if found.remedy:

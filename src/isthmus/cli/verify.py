@@ -1,7 +1,8 @@
 """``isthmus verify``: the way from this network to a deployment, looked at step by step.
 
-Runs where agents run, needs neither the agent nor the admin API, and changes nothing. Each row appears when it is
-known; what failed says what to do. The checks are in ``isthmus.probe``.
+Runs where agents run, needs neither the agent nor the admin API, and changes nothing. Whether an endpoint's connection
+is pending, rejected or removed cannot be told from inside a network: Azure is asked, if the endpoint is named. Each row
+appears when it is known; what failed says what to do. The checks are in ``isthmus.probe``.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ from isthmus.kit.errors import ConfigError
 from isthmus.probe import planes, reports, verifying
 from isthmus.probe.reports import Report, Row
 from isthmus.probe.verifying import Target
+from isthmus.wire.names import ConnectionState
+from isthmus.wire.probes import KnownConnection
 
 _TOKEN_VARIABLE: Final = "ISTHMUS_AGENT_TOKEN"
 
@@ -51,7 +54,24 @@ def verify(
     ] = None,
     endpoint: Annotated[
         str | None,
-        typer.Option("--endpoint", metavar="ADDRESS", help="The private endpoint's address, which the name must have."),
+        typer.Option(
+            "--endpoint",
+            metavar="ADDRESS|NAME",
+            help="The private endpoint's address, which the name must have; or, with --resource-group, its name: "
+            "Azure is asked for the address and for its connection's state.",
+        ),
+    ] = None,
+    resource_group: Annotated[
+        str | None, typer.Option("--resource-group", "-g", metavar="NAME", help="The endpoint's resource group.")
+    ] = None,
+    subscription: Annotated[
+        str | None,
+        typer.Option(
+            "--subscription",
+            envvar="AZURE_SUBSCRIPTION_ID",
+            metavar="ID",
+            help="The endpoint's subscription; else the one that has it.",
+        ),
     ] = None,
     public_address: Annotated[
         list[str] | None,
@@ -92,12 +112,14 @@ def verify(
     Exit code 0 when nothing failed, 1 when something did.
     """
     origin = calling.parse_origin(url)
+    address, connection = _endpoint(endpoint, resource_group, subscription)
     target = Target(
         host=origin.host,
         port=origin.port,
         path="/" + url.partition("://")[2].partition("/")[2].strip("/"),
         tls=_trust(ca_file) if origin.scheme == "https" else None,
-        endpoint=None if endpoint is None else _address("--endpoint", endpoint),
+        endpoint=address,
+        connection=connection,
         is_public_allowed=public_allowed,
         public_addresses=tuple(_address("--public-address", one) for one in public_address or ()),
         public_resolver=str(_address("--public-resolver", public_resolver)) if public_resolver else "",
@@ -114,6 +136,19 @@ def verify(
 
 async def _run(target: Target, token: str | None, tell: Callable[[Row], None]) -> Report:
     return await verifying.verify(target, plane=planes.ProbedPlane(token), tell=tell)
+
+
+def _endpoint(
+    said: str | None, resource_group: str | None, subscription: str | None
+) -> tuple[IPv4Address | IPv6Address | None, KnownConnection | None]:
+    """The endpoint's address, and its connection where Azure was asked. Raises IsthmusError."""
+    if said is None or resource_group is None:
+        return None if said is None else _address("--endpoint", said), None
+    from isthmus.cli import endpoints  # noqa: PLC0415 - Azure, for those who ask it
+
+    found = endpoints.find(said, resource_group, subscription)
+    known = KnownConnection(endpoint=said[:512], state=ConnectionState(found.state.value), reason=found.reason[:512])
+    return found.address, known
 
 
 def _quiet(_: Row) -> None:
@@ -134,7 +169,9 @@ def _address(option: str, text: str) -> IPv4Address | IPv6Address:
         return ip_address(text)
     except ValueError:
         raise ConfigError(
-            f"{option}: {text!r} is not an address", code="address_invalid", hint="Write it as 10.1.0.4 or 2001:db8::7."
+            f"{option}: {text!r} is not an address",
+            code="address_invalid",
+            hint="Write it as 10.1.0.4 or 2001:db8::7. An endpoint's name needs --resource-group.",
         ) from None
 
 

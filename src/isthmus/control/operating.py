@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from isthmus.control import clusters, overviews
+from isthmus.control import clusters, links, overviews, reasons
 from isthmus.control.asking import AdminApis
 from isthmus.control.auditing import Actor
 from isthmus.control.changing import Changes, Json
@@ -20,6 +20,8 @@ from isthmus.control.sights import Lookout
 from isthmus.kit.clocks import Clock
 from isthmus.wire import admin, paths
 from isthmus.wire.bodies import Response
+from isthmus.wire.names import ConnectionState
+from isthmus.wire.probes import KnownConnection
 
 Body = TypeVar("Body", bound=Response)
 Result = TypeVar("Result")
@@ -50,7 +52,7 @@ class Operating:
         """One deployment that is registered with a cluster."""
         async with self._database.begin() as database:
             found = await clusters.registered(database, cluster_id, deployment_id)
-        return OperatedDeployment(found, self._apis, self._changes, self._lookout)
+        return OperatedDeployment(found, self._database, self._apis, self._changes, self._lookout)
 
     async def forget(self, deployment_id: str) -> None:
         """It is not registered any more."""
@@ -61,8 +63,11 @@ class Operating:
 class OperatedDeployment:
     """One deployment."""
 
-    def __init__(self, registered: Deployment, apis: AdminApis, changes: Changes, lookout: Lookout) -> None:
+    def __init__(
+        self, registered: Deployment, database: Database, apis: AdminApis, changes: Changes, lookout: Lookout
+    ) -> None:
         self.registered = registered
+        self._database = database
         self._apis = apis
         self._changes = changes
         self._lookout = lookout
@@ -203,8 +208,15 @@ class OperatedDeployment:
         )
 
     async def order_probes(self, actor: Actor, agent_id: UUID, body: admin.ProbesRequest) -> admin.AgentView:
-        """Have an agent verify its way to the plane."""
-        before = _agent(await self.agent(agent_id))
+        """Have an agent verify its way to the plane.
+
+        It is told of the connection that it came through last, whose state it cannot see itself, unless the body names
+        one.
+        """
+        agent = await self.agent(agent_id)
+        before = _agent(agent)
+        if body.connection is None:
+            body = body.model_copy(update={"connection": await self._connection(agent)})
         path = paths.ADMIN_AGENT_PROBES.format(agent_id=agent_id)
         wanted = {**before, "probes": body.model_dump(mode="json")}
         return await self._change(
@@ -240,6 +252,15 @@ class OperatedDeployment:
             change=lambda: self._apis.ask(self.registered, admin.WorkloadView, "POST", path),
             after=_workload,
         )
+
+    async def _connection(self, agent: admin.AgentView) -> KnownConnection | None:
+        async with self._database.begin() as database:
+            known = await links.ever_known(database, self.registered.cluster_id)
+        found = reasons.connection_of(agent, known)
+        if found is None:
+            return None
+        name = reasons.endpoint_of(found)
+        return KnownConnection(endpoint=name, state=ConnectionState(found.state.value), reason=found.reason)
 
     async def _get(self, kind: type[Body], path: str, /, **query: Any) -> Body:
         return await self._apis.ask(self.registered, kind, "GET", path, **query)

@@ -93,7 +93,7 @@ def _silence(seconds: float | None) -> str:
 
 
 def _of_connection(connection: Connection) -> Cause | None:
-    endpoint = names.parse_id(connection.endpoint_id).name if names.is_id(connection.endpoint_id) else "unknown"
+    endpoint = endpoint_of(connection)
     what = f"the connection of its endpoint {endpoint}"
     because = f": {connection.reason}" if connection.reason else ""
     match connection.state:
@@ -111,6 +111,11 @@ def _of_connection(connection: Connection) -> Cause | None:
             return Cause("connection_expired", f"{what} expired before anybody approved it", _RECREATE)
         case _:
             return None
+
+
+def endpoint_of(connection: Connection) -> str:
+    """The endpoint's name."""
+    return names.parse_id(connection.endpoint_id).name if names.is_id(connection.endpoint_id) else "unknown"
 
 
 def _by(connection: Connection) -> str:

@@ -133,6 +133,7 @@ def _judge_refusal(refusal: Problem, *, has_token: bool) -> PlaneFindings:
                 f"the deployment sees {seen} and does not let it in",
                 "Where it is restricted, come through the link: the name must lead to the endpoint. Otherwise have the "
                 f"address allowed: isthmus deployment allow add {seen}.",
+                refusal.code,
             ),
         )
     if refusal.code in _TOKEN_CODES:
@@ -140,7 +141,8 @@ def _judge_refusal(refusal: Problem, *, has_token: bool) -> PlaneFindings:
         if refusal.code == Code.TOKEN_MISSING and not has_token:
             token = Finding(Status.SKIP, "no agent token was given")
         else:
-            token = Finding(Status.FAIL, _sentence(refusal), refusal.hint or MEANINGS[Code(refusal.code)].hint)
+            hint = refusal.hint or MEANINGS[Code(refusal.code)].hint
+            token = Finding(Status.FAIL, _sentence(refusal), hint, refusal.code)
         return PlaneFindings(served, source=admitted, token=token)
     return PlaneFindings(Finding(Status.FAIL, _sentence(refusal), refusal.hint))
 

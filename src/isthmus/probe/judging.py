@@ -11,6 +11,8 @@ from typing import Final
 
 from isthmus.probe.asking import Answer, Peer, RoadError, Stage
 from isthmus.probe.reports import Finding, Status
+from isthmus.wire.names import ConnectionState
+from isthmus.wire.probes import KnownConnection
 
 #: What every unknown path is answered with.
 NOT_FOUND_BODY: Final = b"404 page not found"
@@ -36,7 +38,8 @@ def judge_tcp(where: str, error: RoadError | None, *, is_private: bool) -> Findi
             Status.FAIL,
             f"no answer from {where} within {error.seconds:.0f} s",
             "A pending, rejected or removed private endpoint connection carries nothing: see that the link service's "
-            "owner has approved it. Otherwise a firewall or network security group drops the packets."
+            "owner has approved it (isthmus verify --endpoint NAME --resource-group GROUP asks Azure). Otherwise a "
+            "firewall or network security group drops the packets."
             if is_private
             else "A firewall on the way drops the packets: allow outbound HTTPS to this address.",
         )
@@ -58,6 +61,24 @@ def judge_tcp(where: str, error: RoadError | None, *, is_private: bool) -> Findi
             return Finding(Status.FAIL, f"{where} resets connections", "A firewall or proxy on the way ends them.")
         case _:
             return Finding(Status.FAIL, f"{where}: {cause}", "See the operating system's error.")
+
+
+def judge_connection(known: KnownConnection, error: RoadError | None) -> Finding:
+    """Whether silence is that of the endpoint's connection. What was seen comes first: what is known may be old."""
+    shown = f"the connection of endpoint {known.endpoint} is {known.state}"
+    if known.state in (ConnectionState.APPROVED, ConnectionState.UNKNOWN):
+        return Finding(Status.PASS, shown)
+    if error is None or error.stage is not Stage.TCP or not isinstance(error.cause, TimeoutError):
+        what = "takes" if error is None or error.stage is not Stage.TCP else "refuses"
+        return Finding(Status.WARN, f"{shown}, it was said; the address {what} connections", "Ask again for its state.")
+    because = f": {known.reason}" if known.reason and known.state is not ConnectionState.PENDING else ""
+    remedy = (
+        "Have the link service's owner approve it: isthmus link approve, or in the portal."
+        if known.state is ConnectionState.PENDING
+        else "Nobody can approve it any more: create the endpoint again (isthmus endpoint create --recreate), and have "
+        "that approved."
+    )
+    return Finding(Status.FAIL, f"{shown}{because}", remedy, f"connection_{known.state}")
 
 
 def judge_tls(name: str, peer: Peer | None, error: RoadError | None, *, now: float | None = None) -> Finding:

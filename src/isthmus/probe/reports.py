@@ -32,6 +32,8 @@ class Check(StrEnum):
     NAME = "name"
     ADDRESS = "address"
     PROXY = "proxy"
+    #: Only where the endpoint's connection is known.
+    CONNECTION = "connection"
     TCP = "tcp"
     TLS = "tls"
     INGRESS = "ingress"
@@ -46,11 +48,12 @@ class Check(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found. ``remedy`` says what to do, empty where nothing needs to be done."""
+    """What one check found. ``remedy`` says what to do, empty where nothing has to be done; ``code`` names a cause."""
 
     status: Status
     details: str
     remedy: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Row:
     details: str
     remedy: str
     took_seconds: float
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,4 +112,5 @@ def row_to_wire(row: Row) -> ProbeRow:
         details=row.details[:_LINE],
         remedy=row.remedy[:_LINE],
         took_seconds=round(row.took_seconds, 4),
+        code=row.code,
     )

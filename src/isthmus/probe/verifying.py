@@ -17,17 +17,20 @@ from isthmus.probe.answering import PlaneFindings
 from isthmus.probe.asking import Answer, Peer, Road, RoadError
 from isthmus.probe.reports import Check, Finding, Report, Row, Status
 from isthmus.probe.resolving import Address, Outcome, Resolution
+from isthmus.wire.names import ConnectionState
+from isthmus.wire.probes import KnownConnection
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is verified. ``path`` is the deployment's, with its leading slash; ``tls`` is None for plain HTTP.
 
-    ``endpoint`` is the private endpoint's address where it is known; ``is_public_allowed`` says that the name may lead
-    to a public address, and that the public path may be open; ``public_addresses`` are the cluster's, asked in the end
-    whether they refuse; a ``public_resolver`` finds them where they are not given, and tells a name that is hidden here
-    from one that does not exist. ``proxy`` is what programs here would go through (host and port), empty for none.
-    ``quiet_seconds`` is the longest pause on an agent's connections, None where no agent asks.
+    ``endpoint`` is the private endpoint's address where it is known, ``connection`` its connection;
+    ``is_public_allowed`` says that the name may lead to a public address, and that the public path may be open;
+    ``public_addresses`` are the cluster's, asked in the end whether they refuse; a ``public_resolver`` finds them where
+    they are not given, and tells a name that is hidden here from one that does not exist. ``proxy`` is what programs
+    here would go through (host and port), empty for none. ``quiet_seconds`` is the longest pause on an agent's
+    connections, None where no agent asks.
     """
 
     host: str
@@ -35,6 +38,7 @@ class Target:
     path: str
     tls: ssl.SSLContext | None
     endpoint: Address | None = None
+    connection: KnownConnection | None = None
     is_public_allowed: bool = False
     public_addresses: tuple[Address, ...] = ()
     public_resolver: str = ""
@@ -72,7 +76,7 @@ class _Rows:
 
     def add(self, check: Check, target: str, finding: Finding, took_seconds: float = 0.0) -> bool:
         """Add a row; False if what rests on it cannot be looked at."""
-        row = Row(check, target, finding.status, finding.details, finding.remedy, took_seconds)
+        row = Row(check, target, finding.status, finding.details, finding.remedy, took_seconds, finding.code)
         self.rows.append(row)
         self._tell(row)
         return finding.status in (Status.PASS, Status.WARN)
@@ -186,12 +190,17 @@ def _add_address(target: Target, resolution: Resolution, rows: _Rows) -> tuple[A
 
 
 def _judge_address(target: Target, resolution: Resolution) -> Finding:
-    return resolving.judge_address(
+    finding = resolving.judge_address(
         resolution,
         endpoint=target.endpoint,
         private_wanted=not target.is_public_allowed,
         public=target.public_addresses,
     )
+    known = target.connection
+    is_public = not any(resolving.is_private(one) for one in resolution.addresses)
+    if finding.status is Status.FAIL and is_public and known is not None and known.state is ConnectionState.PENDING:
+        return Finding(Status.SKIP, "the name is moved to the endpoint once its connection is approved")
+    return finding
 
 
 async def _check_road(target: Target, road: Road, plane: Plane | None, rows: _Rows) -> bool | None:
@@ -213,7 +222,13 @@ async def _check_road(target: Target, road: Road, plane: Plane | None, rows: _Ro
         tcp_seconds = tcp_seconds or failure.seconds
         if failure.stage is asking.Stage.HTTP:
             answer = failure
-    tcp = judging.judge_tcp(where, error, is_private=resolving.is_private(road.address))
+    is_private = resolving.is_private(road.address)
+    if target.connection is not None and is_private:
+        carries = judging.judge_connection(target.connection, error)
+        if not rows.add(Check.CONNECTION, target.connection.endpoint, carries):
+            rows.skip((Check.TCP, *_after(Check.TCP)), where, "its connection carries nothing")
+            return None
+    tcp = judging.judge_tcp(where, error, is_private=is_private)
     if not rows.add(Check.TCP, where, tcp, tcp_seconds):
         rows.skip(_after(Check.TCP), where, "there is no connection")
         return None

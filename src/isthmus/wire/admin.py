@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, IPvAnyAddress, IPvAnyNetwork, Stric
 from isthmus.wire.agents import AgentWarning, Phase
 from isthmus.wire.bodies import Request, Response
 from isthmus.wire.names import Kind, LinkId, PathKind, QueueName, Role
-from isthmus.wire.probes import ProbeReport
+from isthmus.wire.probes import KnownConnection, ProbeReport
 
 MAX_TOKEN_DAYS = 3650
 
@@ -238,6 +238,7 @@ class ProbesRequest(Request):
     endpoint: Address | None = None
     public_addresses: tuple[Address, ...] = Field(default=(), max_length=4)
     public_allowed: StrictBool = True
+    connection: KnownConnection | None = None
 
 
 class AgentPage(Response):

@@ -14,7 +14,7 @@ from pydantic import Field, StrictBool, StringConstraints
 from isthmus.wire.admin import AgentHealth, DeploymentView, HealthStatus
 from isthmus.wire.agents import AgentWarning, Phase
 from isthmus.wire.bodies import Request, Response
-from isthmus.wire.names import DEPLOYMENT_ID_PATTERN, PathKind, Role
+from isthmus.wire.names import DEPLOYMENT_ID_PATTERN, ConnectionState, PathKind, Role
 from isthmus.wire.probes import ProbeStatus
 
 #: ``cl`` and nine base-32 characters (DESIGN: vocabulary).
@@ -221,17 +221,6 @@ class LinkView(Response):
     problem: NoteView | None
     published_at: datetime | None
     observed_at: datetime | None
-
-
-class ConnectionState(StrEnum):
-    """Where a connection is (DESIGN: vocabulary); only an approved one carries packets."""
-
-    PENDING = "pending"
-    APPROVED = "approved"
-    REJECTED = "rejected"
-    DISCONNECTED = "disconnected"
-    EXPIRED = "expired"
-    UNKNOWN = "unknown"
 
 
 class Verb(StrEnum):

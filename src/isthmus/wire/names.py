@@ -49,6 +49,17 @@ class PathKind(StrEnum):
     LINK = "link"
 
 
+class ConnectionState(StrEnum):
+    """Where an endpoint's connection is (DESIGN: vocabulary); only an approved one carries packets."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    DISCONNECTED = "disconnected"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+
 class Kind(StrEnum):
     """What a workload is, after Airflow's ``ExecuteTask``, ``ExecuteCallback`` and ``TestConnection``."""
 

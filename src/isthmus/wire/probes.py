@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import Field, IPvAnyAddress, StringConstraints
 
 from isthmus.wire.bodies import Request, Response
-from isthmus.wire.names import PathKind, Role
+from isthmus.wire.names import ConnectionState, PathKind, Role
 
 #: More rows than this no verification has.
 MAX_ROWS = 32
@@ -28,7 +28,7 @@ class ProbeStatus(StrEnum):
 
 
 class ProbeRow(Request):
-    """One line of a report: what was looked at, what was seen, what to do about it."""
+    """One line of a report: what was looked at, what was seen, what to do about it. ``code`` names the cause."""
 
     check: Annotated[str, StringConstraints(max_length=64)]
     target: Line
@@ -36,6 +36,7 @@ class ProbeRow(Request):
     details: Line
     remedy: Line = ""
     took_seconds: float = Field(default=0.0, ge=0, le=3600, allow_inf_nan=False)
+    code: Annotated[str, StringConstraints(max_length=64)] = ""
 
 
 class ProbeReport(Request):
@@ -48,17 +49,30 @@ class ProbeReport(Request):
     rows: tuple[ProbeRow, ...] = Field(max_length=MAX_ROWS)
 
 
+class KnownConnection(Response):
+    """The connection of an endpoint, as the cloud or the control plane has it. ``reason`` was said with the decision.
+
+    From inside the network a pending, a rejected and a removed one look alike: silence.
+    """
+
+    endpoint: Line
+    state: ConnectionState
+    reason: Line = ""
+
+
 class ProbeOrder(Response):
     """Run probes and send the report with a heartbeat, once for each ``order_id``.
 
     ``endpoint`` is the private endpoint's address, if the plane was told it; ``public_addresses`` are the cluster's, to
-    be asked whether they refuse; ``public_allowed`` says that a public path is as it should be.
+    be asked whether they refuse; ``public_allowed`` says that a public path is as it should be. ``connection`` is the
+    endpoint's, where whoever ordered knows it.
     """
 
     order_id: UUID
     endpoint: IPvAnyAddress | None = None
     public_addresses: tuple[IPvAnyAddress, ...] = ()
     public_allowed: bool = True
+    connection: KnownConnection | None = None
 
 
 class ProbedAgent(Response):

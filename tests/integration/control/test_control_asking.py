@@ -438,6 +438,12 @@ async def test_an_unhealthy_agent_has_the_reason_that_holds(
     await plane.call("POST", f"{decision}/approve", {"reason": ""})
     assert ((await reasons())["agent-1"] or {})["code"] == "heartbeat_missing"
     await plane.call("POST", f"{decision}/reject", {"reason": "maintenance"})
+    # An agent that is asked to verify is told what it cannot see.
+    await plane.call("POST", f"{ADMIN}/agents/{UUID(int=1)}/probes", {"endpoint": "10.1.0.4"}, status=202)
+    told = next(asked for method, path, _, asked in reversed(api.requests) if path.endswith("/probes"))
+    assert told["connection"] == {"endpoint": "ep-west", "state": "rejected", "reason": "maintenance"}
+    await plane.call("POST", f"{ADMIN}/agents/{UUID(int=3)}/probes", {}, status=202)
+    assert api.requests[-1][3]["connection"] is None, "it comes over the public path"
     rejected = (await reasons())["agent-1"] or {}
     assert rejected["code"] == "connection_rejected"
     assert rejected["sentence"].endswith("; the connection of its endpoint ep-west was rejected by ann: maintenance")

@@ -343,7 +343,7 @@ async def test_a_decision_that_the_cloud_does_not_hear_is_carried_on(
 
 
 def test_states_are_the_links_own() -> None:
-    from isthmus.wire.control import ConnectionState as Shown  # noqa: PLC0415
+    from isthmus.wire.names import ConnectionState as Shown  # noqa: PLC0415
 
     assert {one.value for one in ConnectionState} == {one.value for one in Shown}
 

@@ -10,6 +10,8 @@ from isthmus.probe import judging, resolving
 from isthmus.probe.asking import Answer, Peer, RoadError, Stage
 from isthmus.probe.reports import Status
 from isthmus.probe.resolving import Outcome, Resolution
+from isthmus.wire.names import ConnectionState
+from isthmus.wire.probes import KnownConnection
 
 NAME = "clabc234xyz.external.example.net"
 
@@ -165,3 +167,22 @@ def test_a_hosts_file_is_said() -> None:
         True,
     )
     assert resolving.judge_hosts(resolution(), [ip_address("127.0.0.1")]).status is Status.PASS
+
+
+@pytest.mark.parametrize("state", ["pending", "rejected", "disconnected", "expired"])
+def test_silence_is_that_of_a_connection_that_carries_nothing(state: str) -> None:
+    known = KnownConnection(endpoint="ep-west", state=ConnectionState(state), reason="maintenance")
+    finding = judging.judge_connection(known, RoadError(Stage.TCP, TimeoutError(), 5.0))
+    assert (finding.status, finding.code) == (Status.FAIL, f"connection_{state}")
+    assert f"ep-west is {state}" in finding.details
+    assert ("maintenance" in finding.details) == (state != "pending"), "until then the words are the request's own"
+    assert finding.remedy
+    # What was seen comes first: what is known may be old.
+    for seen in (None, RoadError(Stage.TLS, TimeoutError(), 5.0), RoadError(Stage.TCP, ConnectionRefusedError(), 0.1)):
+        assert judging.judge_connection(known, seen).status is Status.WARN
+
+
+def test_silence_of_an_approved_connection_is_something_else() -> None:
+    for state in (ConnectionState.APPROVED, ConnectionState.UNKNOWN):
+        known = KnownConnection(endpoint="ep-west", state=state)
+        assert judging.judge_connection(known, RoadError(Stage.TCP, TimeoutError(), 5.0)).status is Status.PASS

@@ -24,6 +24,7 @@ from isthmus.control.watching import Watch
 from isthmus.link import names
 from isthmus.link.states import ConnectionState, Decision
 from isthmus.wire import control, paths
+from isthmus.wire import names as wire_names
 from isthmus.wire.control import CLUSTER_ID_PATTERN
 from isthmus.wire.names import DEPLOYMENT_ID_PATTERN
 from isthmus.wire.problems import Code, Problem
@@ -290,7 +291,7 @@ def _add_connections(routes: APIRouter, core: Core) -> None:
     )
     async def connections(
         cluster_id: ClusterId,
-        state: control.ConnectionState | None = None,
+        state: wire_names.ConnectionState | None = None,
         after: After | None = None,
         limit: Limit = 100,
     ) -> control.ConnectionPage:

@@ -14,6 +14,7 @@ from isthmus.link.services import ServiceSpec
 from isthmus.link.states import PENDING_LIFETIME, ConnectionState
 from isthmus.link.steps import ProviderStep, kind_of
 from isthmus.wire import control
+from isthmus.wire import names as wire_names
 from isthmus.wire.control import NoteView
 
 
@@ -113,7 +114,7 @@ def connection(one: Connection) -> control.ConnectionView:
         connection_id=one.connection_id,
         endpoint_id=one.endpoint_id,
         subscription=one.subscription,
-        state=control.ConnectionState(one.state.value),
+        state=wire_names.ConnectionState(one.state.value),
         wanted=None if one.wanted is None else one.wanted.value,
         reason=one.reason,
         message=one.message,
@@ -214,7 +215,7 @@ def _seen(one: SeenAgent) -> control.AgentSight:
         verified=None if agent.probe_report is None else agent.probe_report.status,
         verified_at=agent.probe_reported_at,
         connection_id=None if through is None else through.connection_id,
-        connection_state=None if through is None else control.ConnectionState(through.state.value),
+        connection_state=None if through is None else wire_names.ConnectionState(through.state.value),
         endpoint_id=None if through is None else through.endpoint_id,
         reason=_note(one.reason),
     )

@@ -212,6 +212,7 @@ def _add_agents(routes: APIRouter, plane: Plane) -> None:
             endpoint=body.endpoint,
             public_addresses=body.public_addresses,
             public_allowed=body.public_allowed,
+            connection=body.connection,
         )
         await steering.order_probes(plane.pool, agent_id, order.model_dump(mode="json"))
         return _agent(await reading.agent(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds))
