@@ -16,6 +16,8 @@ from isthmus.probe.answering import PlaneFindings
 from isthmus.probe.asking import Road
 from isthmus.probe.reports import Check, Finding, Report, Row, Status
 from isthmus.probe.verifying import Target
+from isthmus.wire.names import ConnectionState
+from isthmus.wire.probes import KnownConnection
 
 NAME = "localhost"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\ncontent-length: 19\r\n\r\n404 page not found\n"
@@ -80,6 +82,10 @@ def target(port: int, tls: ssl.SSLContext | None, **values: object) -> Target:
     return Target(NAME, port, "/dtest234", tls, timeout_seconds=2, **values)  # type: ignore[arg-type]
 
 
+#: Nothing is said of an endpoint's connection unless somebody knows it.
+WITHOUT_CONNECTION = [check for check in Check if check is not Check.CONNECTION]
+
+
 def statuses(report: Report) -> dict[Check, Status]:
     return {row.check: row.status for row in report.rows}
 
@@ -99,7 +105,7 @@ async def test_a_road_that_is_as_it_should_be(
     assert report.status is Status.PASS
     assert plane.asked[0].address.is_loopback
     assert tuple(told) == report.rows
-    assert [row.check for row in report.rows] == list(Check)
+    assert [row.check for row in report.rows] == WITHOUT_CONNECTION
 
 
 async def test_agents_that_a_wrong_record_has_stopped_are_no_second_cause(
@@ -212,10 +218,22 @@ async def test_a_proxy_of_the_environment_is_said(
     assert (row.status, "proxy.example:3128" in row.details, "NO_PROXY" in row.remedy) == (Status.WARN, True, True)
 
 
+async def test_what_is_seen_comes_before_what_is_known_of_the_connection(
+    serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext
+) -> None:
+    plane = FakePlane(PlaneFindings(Finding(Status.PASS, "good")))
+    for state, status in ((ConnectionState.APPROVED, Status.PASS), (ConnectionState.PENDING, Status.WARN)):
+        known = KnownConnection(endpoint="ep-west", state=state)
+        async with server(NOT_FOUND, serving(NAME)) as port:
+            report = await verifying.verify(target(port, trusting, connection=known), plane=plane)
+        assert [row.check for row in report.rows] == list(Check)
+        assert (statuses(report)[Check.CONNECTION], statuses(report)[Check.TCP]) == (status, Status.PASS)
+
+
 async def test_a_report_fits_the_wire(serving: Callable[[str], ssl.SSLContext], trusting: ssl.SSLContext) -> None:
     plane = FakePlane(PlaneFindings(Finding(Status.FAIL, "x" * 2000, "y" * 2000)))
     async with server(NOT_FOUND, serving(NAME)) as port:
         report = await verifying.verify(target(port, trusting), plane=plane)
     sent = reports.to_wire(report)
-    assert (sent.status, len(sent.rows)) == ("fail", len(Check))
+    assert (sent.status, len(sent.rows)) == ("fail", len(WITHOUT_CONNECTION))
     assert max(len(row.details) for row in sent.rows) == 512
