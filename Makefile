@@ -27,7 +27,7 @@ TESTS ?= $(foreach tier,$(TIERS),$(wildcard tests/$(tier)))
 .PHONY: help az demo test programs lint format bench bench-lab docs requirements clean
 
 help:
-	@echo 'make demo          run the example DAGs on an agent beside a whole deployment; KEEP=1 leaves it running'
+	@echo 'make demo          from the public path to a private link, on this machine; KEEP=1 leaves it running'
 	@echo 'make test          install, lint, and run all tests; TESTS="tests/unit" runs some'
 	@echo 'make lint          ruff, mypy, import-linter'
 	@echo 'make format        let ruff rewrite what it can'
@@ -52,6 +52,7 @@ $(AZ_STAMP): requirements/az.txt requirements/bootstrap.txt scripts/bootstrap.py
 az: $(AZ_STAMP)
 
 demo: $(STAMP)
+	@$(PYTHON) scripts/programs.py demo
 	@$(PYTHON) -m isthmus.cli.demo $(if $(KEEP),--keep)
 
 # Most tests drive real processes on whatever machine this is. What failed is tried once more, in a process of its own; both
@@ -64,7 +65,7 @@ test: lint $(AZ_STAMP) programs
 
 # nftables, dnsmasq, HAProxy: what the lab's packets and the ingress need beside Python.
 programs: $(STAMP)
-	@$(PYTHON) scripts/programs.py
+	@$(PYTHON) scripts/programs.py tests
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -1,24 +1,30 @@
-"""Installs the programs that tests need beside Python, as root on Debian and Ubuntu; elsewhere it says what is missing.
+"""Installs the programs that are needed beside Python, as root on Debian and Ubuntu; elsewhere it says what is missing.
 
-They are those of the lab's packets, HAProxy, and Chromium for the pages. Runs on .venv, before the tests. Nothing depends on its success:
-those tests say themselves what they lack.
+``programs.py demo``: those of the lab's packets, and HAProxy. ``programs.py tests``: Chromium as well, for the pages.
+Runs on .venv. Nothing depends on its success: the demo and the tests say themselves what they lack.
 """
 
 import os
 import shutil
 import sys
+from typing import Final
 
 import bootstrap
 from isthmus.lab.packets import requirements
+from isthmus.lab.packets.namespaces import SYSTEM_PATHS
+
+#: Programs that are in Debian packages of their names.
+PROGRAMS: Final = {"demo": ("haproxy",), "tests": ("haproxy", "chromium")}
 
 
-def main() -> int:
+def main(purpose: str) -> int:
     """Install what is missing."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SYSTEM_PATHS))
     missing = [*requirements.packages_missing()]
-    missing += [program for program in ("haproxy", "chromium") if shutil.which(program) is None]
+    missing += [program for program in PROGRAMS[purpose] if shutil.which(program, path=path) is None]
     for package in missing:
         if os.geteuid() != 0:
-            bootstrap.say(f"tests need {package}: apt-get install {package}")
+            bootstrap.say(f"the {purpose} would use {package}: apt-get install {package}")
             continue
         try:
             bootstrap.install_debian_package(package)
@@ -28,4 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "tests"))

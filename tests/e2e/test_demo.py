@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,15 +11,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 
-from isthmus.cli import demo, places
+from isthmus.cli import places
+from isthmus.cli.demo import examples, story
+from isthmus.lab import removing
 
 ROOT = Path(__file__).resolve().parents[2]
-KEYS = ["dag_id", "task_id", "map_index", "try_number", "state", "agent", "queued", "started", "ended"]
+STEPS = [
+    *("networks", "plane", "agents", "public_path", "publish", "endpoint", "approve", "peering", "own_endpoint"),
+    *("verify", "restrict", "reject", "let_in_again"),
+]
+#: Run → which paths its tasks may have come by, as they are shown.
+PATHS = {
+    "public": r"public 203\.0\.113\.\d+",
+    "east_private": r"public 203\.0\.113\.\d+|link \d+",
+    **dict.fromkeys(("peered", "restricted", "rejected", "let_in_again"), r"link \d+"),
+}
+#: The whole story needs two minutes on a busy machine; the first time it prepares a database as well.
+SECONDS = 420
 
 
 class Run:
@@ -50,7 +67,8 @@ class Run:
 
     def processes(self) -> list[psutil.Process]:
         """Every process that names this demo's directories in its command line or environment."""
-        marks = (str(self.state), str(places.shared_directory(self.state / "agent")))
+        names = ("agent", *(f"agent-{name}" for name in story.NETWORKS))
+        marks = (str(self.state), *(str(places.shared_directory(self.state / name)) for name in names))
         found = []
         for process in psutil.process_iter():
             try:
@@ -86,9 +104,9 @@ def _secrets(state: Path) -> list[str]:
     return [values[name].strip("'") for name in names] + [(state / "plane" / "admin-token").read_text().strip()]
 
 
-def test_the_examples_run_on_an_agent_that_holds_nothing_but_its_token(run: Run) -> None:
+def test_the_whole_story(run: Run) -> None:
     with ExitStack() as stack:
-        for port in (8080, 8443, 8444):  # somebody else has the usual ports
+        for port in (8080, 8443, 8444, 8446):  # somebody else has the usual ports
             taken = stack.enter_context(socket.socket())
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -97,40 +115,105 @@ def test_the_examples_run_on_an_agent_that_holds_nothing_but_its_token(run: Run)
             except OSError:
                 continue
         process = run.start("--keep")
-        run.wait_for(lambda: "everything is left running" in run.text(), 280)
+        run.wait_for(lambda: "everything is left running" in run.text(), SECONDS)
 
-        rows = json.loads((run.state / "summary.json").read_text())
-        assert all(list(row) == KEYS for row in rows)
-        ended = sorted(
-            (row["dag_id"], row["task_id"], row["map_index"], row["try_number"], row["state"]) for row in rows
-        )
-        assert ended == sorted(
-            (dag_id, task_id, index if expected.instances > 1 else -1, expected.try_number, expected.state)
-            for dag_id, tasks in demo.EXPECTED.items()
-            for task_id, expected in tasks.items()
-            for index in range(expected.instances)
-        )
-        assert {row["agent"] for row in rows} == {"demo-agent"}
-        assert all(row["queued"] <= row["started"] <= row["ended"] for row in rows)
+        summary = json.loads((run.state / "summary.json").read_text())
+        assert (summary["has_link"], summary["wrong"]) == (True, [])
+        assert [step["name"] for step in summary["steps"]] == STEPS
+        assert all(step["seconds"] > 0 for step in summary["steps"])
+        facts = {step["name"]: step["facts"] for step in summary["steps"]}
+        assert facts["approve"]["seconds_from_approval_to_healthy_on_the_link"] < 60
+        _assert_tasks(summary["tasks"])
+        _assert_reached_from_the_desk(run)
 
         agents = [one for one in run.processes() if "isthmus.cli.main agent" in " ".join(one.cmdline())]
-        assert len(agents) == 1
-        family = [agents[0], *agents[0].children(recursive=True)]
-        environments = [json.dumps(one.environ()) for one in family]
-        assert not any(secret in text for secret in _secrets(run.state) for text in environments)
-        if os.geteuid() == 0:
-            control, tasks = agents[0].uids().real, {one.uids().real for one in family[1:]}
+        assert len(agents) == 2
+        for agent in agents:
+            family = [agent, *agent.children(recursive=True)]
+            environments = [json.dumps(one.environ()) for one in family]
+            assert not any(secret in text for secret in _secrets(run.state) for text in environments)
+            control, tasks = agent.uids().real, {one.uids().real for one in family[1:]}
             assert len({0, control, *tasks}) == 3, "root, control process and tasks are three users"
             _assert_apart(run, control, tasks.pop())
 
         os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
         assert process.wait(60) == 0
+    _assert_nothing_left(run)
+
+
+def _assert_tasks(rows: list[dict[str, Any]]) -> None:
+    names = [field.name for field in fields(examples.Row)]
+    assert all(list(row) == names for row in rows)
+    runs = {row["run_id"].rpartition("__")[2] for row in rows}
+    assert runs == set(PATHS)
+    for name, pattern in PATHS.items():
+        of_run = [row for row in rows if row["run_id"].endswith(f"__{name}")]
+        dag_ids = examples.EXPECTED if name == "public" else (story.DAG,)
+        ended = sorted(
+            (row["dag_id"], row["task_id"], row["map_index"], row["try_number"], row["state"]) for row in of_run
+        )
+        assert ended == sorted(
+            (dag_id, task_id, index if expected.instances > 1 else -1, expected.try_number, expected.state)
+            for dag_id in dag_ids
+            for task_id, expected in examples.EXPECTED[dag_id].items()
+            for index in range(expected.instances)
+        )
+        assert all(re.fullmatch(pattern, row["path"]) for row in of_run), name
+        assert {row["agent"] for row in of_run} <= ({"east"} if name == "rejected" else {"east", "west"})
+        assert all(row["queued"] <= row["started"] <= row["ended"] for row in of_run)
+    [link] = {row["path"] for row in rows if row["run_id"].endswith("__peered")}
+    assert link != {row["path"] for row in rows if row["agent"] == "west"}, "later west has a link of its own"
+
+
+def _assert_reached_from_the_desk(run: Run) -> None:
+    """Airflow's page, the admin API and the control plane are where the demo says, outside of its networks."""
+    said = run.text()
+    for pattern in (r"Airflow: (http://127\.0\.0\.1:\d+)", r"ISTHMUS_CONTROL_URL=(http://127\.0\.0\.1:\d+)"):
+        found = re.search(pattern, said)
+        assert found is not None, said
+        assert httpx.get(found[1], follow_redirects=True, trust_env=False).status_code < 500
+    listed = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "isthmus.cli.main",
+            "agents",
+            "list",
+            "--deployment",
+            str(run.state / "plane"),
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert {one["path"] for one in json.loads(listed.stdout)["agents"]} == {"link"}
+
+
+def _assert_nothing_left(run: Run) -> None:
+    assert run.processes() == []
+    lab = run.state / "lab"
+    assert not lab.exists()
+    mark = f"isthmus-lab-{removing.lab_id(lab)}-"
+    told = subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
+    assert mark not in told
+
+
+def test_without_root_it_is_the_public_part(run: Run) -> None:
+    process = run.start("--public-only")
+    assert process.wait(SECONDS) == 0, run.text()
+    summary = json.loads((run.state / "summary.json").read_text())
+    assert (summary["has_link"], summary["wrong"]) == (False, [])
+    assert [step["name"] for step in summary["steps"]] == ["plane", "agent", "public_path"]
+    assert {(row["agent"], row["path"]) for row in summary["tasks"]} == {("demo-agent", "public 127.0.0.1")}
+    assert "The private link is left out" in run.text()
     assert run.processes() == []
 
 
 def _assert_apart(run: Run, control: int, tasks: int) -> None:
     """Neither user reads what is the other's, and neither reads the plane's."""
-    agent, plane = run.state / "agent", run.state / "plane"
+    agent, plane = run.state / "agent-east", run.state / "plane"
     if not (agent / "control").exists():  # the folder of the tests is shut to other users
         agent = places.shared_directory(agent)
     for user, forbidden in (
@@ -146,21 +229,23 @@ def _assert_apart(run: Run, control: int, tasks: int) -> None:
     assert places
 
 
-@pytest.mark.parametrize("moment", ["PostgreSQL is ready", "are triggered"])
-def test_it_can_be_stopped_at_any_time_and_leaves_nothing(run: Run, moment: str) -> None:
+def test_it_is_alone_in_its_checkout_and_stops_at_once(run: Run) -> None:
     process = run.start()
-    run.wait_for(lambda: moment in run.text(), 200)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
-    assert run.processes() == []
-
-
-def test_two_demos_of_one_checkout_do_not_meet(run: Run) -> None:
-    process = run.start()
-    run.wait_for(lambda: "PostgreSQL is ready" in run.text(), 60)
+    run.wait_for(lambda: "PostgreSQL is ready" in run.text(), SECONDS)
     command = [sys.executable, "-m", "isthmus.cli.demo", "--root", str(run.root)]
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
     assert "directory_busy" in second.stderr
+    _assert_stops(run, process)
+
+
+def test_it_stops_in_the_middle_of_the_story_and_leaves_nothing(run: Run) -> None:
+    process = run.start()
+    run.wait_for(lambda: "$ isthmus link connections" in run.text(), SECONDS)
+    _assert_stops(run, process)
+
+
+def _assert_stops(run: Run, process: "subprocess.Popen[bytes]") -> None:
     process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    assert process.wait(60) == 130
+    _assert_nothing_left(run)

@@ -52,9 +52,12 @@ class AgentPlace:
         return self.control_user is not None
 
 
-def prepare(directory: Path, examples: Path) -> AgentPlace:
-    """Make the agent's place, with a fresh copy of ``examples``. ``directory`` is used if other users can enter it."""
-    python = Path(sys.executable)
+def prepare(directory: Path, examples: Path, *, python: Path | None = None) -> AgentPlace:
+    """Make the agent's place, with a fresh copy of ``examples``. ``directory`` is used if other users can enter it.
+
+    ``python`` is the one that another place of this machine got, which this one can share.
+    """
+    python = python or Path(sys.executable)
     control_user = task_user = None
     notes: list[str] = []
     if os.geteuid() != 0:

@@ -29,6 +29,9 @@ from isthmus.deployment.initializing import Deployment, DeploymentSpec
 from isthmus.kit import processes
 from isthmus.kit.errors import NotFoundError, PermanentError
 
+#: Our command line, of this Python.
+COMMAND: Final = (sys.executable, "-m", "isthmus.cli.main")
+
 API_SERVER: Final = "Airflow API server"
 SCHEDULER: Final = "Airflow scheduler"
 DAG_PROCESSOR: Final = "Airflow DAG processor"
@@ -86,7 +89,7 @@ def opened(spec: DeploymentSpec, postgres: Path | None) -> Iterator[Deployment]:
     database of its own. Raises BusyError, and what ``embedded`` and ``initializing`` raise.
     """
     with ExitStack() as stack:
-        stack.enter_context(_alone(spec.directory))
+        stack.enter_context(alone(spec.directory))
         url = spec.database_url
         if postgres is not None:
             url = stack.enter_context(embedded.start(postgres)).url  # its port may have changed
@@ -95,7 +98,8 @@ def opened(spec: DeploymentSpec, postgres: Path | None) -> Iterator[Deployment]:
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def alone(directory: Path) -> Iterator[None]:
+    """Have ``directory``, which is made if needed, for this process alone. Raises BusyError."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("a+", encoding="ascii") as lock:
         try:

@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv4Address
@@ -67,6 +67,24 @@ def enter(namespace: str) -> None:
             raise PacketsError(f"cannot enter {namespace}: {reason}", code="namespace_refused", hint="Are you root?")
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """Have the calling thread in ``namespace``, and what it starts meanwhile; afterwards it is where it was.
+
+    Raises PacketsError.
+    """
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        enter(namespace)
+        try:
+            yield
+        finally:
+            if libc().setns(before, _CLONE_NEWNET) != 0:
+                raise PacketsError(f"cannot leave {namespace}", code="namespace_refused")
+    finally:
+        os.close(before)
 
 
 def environment(namespace: str, given: Mapping[str, str]) -> dict[str, str]:
