@@ -204,7 +204,13 @@ class Carrier:
         known = await links.connections(database, link.cluster_id)
         expectations = await links.expected(database, link.cluster_id)
         actor = Actor(auditing.ISTHMUS)
-        decisions = deciding.automatic(known, expectations, self._clock.now(), inherits=link.spec.inherits_approval)
+        decisions = deciding.automatic(
+            known,
+            expectations,
+            self._clock.now(),
+            inherits=link.spec.inherits_approval,
+            refusals=await links.last_refusals(database, link.cluster_id),
+        )
         for one in decisions:
             which = one.connection
             try:

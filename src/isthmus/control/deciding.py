@@ -1,13 +1,14 @@
 """What follows from what is known: differences with the cloud, and decisions that need nobody. Pure.
 
 A pending connection is approved when an operator has said so beforehand (an expectation), or when the same
-customer has another one that an operator let in (inherited approval), unless one of theirs was rejected since; it
+customer has another one that was let in (inherited approval) after the last time that one of theirs was refused; it
 expires when nobody has decided for 14 days.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from isthmus.control.links import Connection, Expectation
@@ -89,9 +90,17 @@ def _is_as(ours: ConnectionState, theirs: ConnectionState) -> bool:
 
 
 def automatic(
-    connections: Sequence[Connection], expectations: Sequence[Expectation], now: datetime, *, inherits: bool
+    connections: Sequence[Connection],
+    expectations: Sequence[Expectation],
+    now: datetime,
+    *,
+    inherits: bool,
+    refusals: Mapping[str, datetime] = MappingProxyType({}),
 ) -> list[Automatic]:
-    """The decisions that follow from rules."""
+    """The decisions that follow from rules. ``refusals``: subscription → when one of its connections was refused last.
+
+    Those that are gone count as well: who was rejected does not come in by asking again.
+    """
     pending = [one for one in connections if one.state is ConnectionState.PENDING and one.wanted is None]
     decided = []
     for one in pending:
@@ -100,7 +109,7 @@ def automatic(
         if (match := _expectation(one, expectations)) is not None:
             reason = match.reason or f"expected by {match.created_by}"
             decided.append(Automatic(one, Decision.APPROVE, reason, match.expectation_id))
-        elif inherits and (like := _approved_like(one, connections)) is not None:
+        elif inherits and (like := _approved_like(one, connections, refusals)) is not None:
             decided.append(Automatic(one, Decision.APPROVE, f"as {names.parse_id(like.endpoint_id).name}"))
         elif states.has_expired(one.state, one.first_seen_at, now):
             decided.append(Automatic(one, Decision.EXPIRE, "nobody has decided in time"))
@@ -115,10 +124,14 @@ def _expectation(connection: Connection, expectations: Sequence[Expectation]) ->
     return next((one for one in expectations if (one.kind, one.value) in wanted), None)
 
 
-def _approved_like(connection: Connection, others: Sequence[Connection]) -> Connection | None:
-    """A connection of the same customer that somebody here has approved, unless another one was refused."""
+def _approved_like(
+    connection: Connection, others: Sequence[Connection], refusals: Mapping[str, datetime]
+) -> Connection | None:
+    """A connection of the same customer that somebody here has approved, unless another one was refused since."""
     customers = [one for one in others if one.subscription == connection.subscription and one is not connection]
     if any(one.state is ConnectionState.REJECTED or one.wanted is Decision.REJECT for one in customers):
         return None
     approved = [one for one in customers if one.state is ConnectionState.APPROVED and one.decided_by is not None]
+    if (refused_at := refusals.get(connection.subscription)) is not None:
+        approved = [one for one in approved if one.decided_at is not None and one.decided_at > refused_at]
     return next((one for one in approved if one.wanted is None), None)

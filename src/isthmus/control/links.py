@@ -6,7 +6,7 @@ other is told who was faster.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -31,6 +31,7 @@ from isthmus.wire.problems import Code
 
 #: A link service takes up to 1,000 connections (Azure's limits); the rest are gone for long.
 _KNOWN: Final = 2000
+_REFUSALS: Final = frozenset({Decision.REJECT, Decision.REMOVE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +239,14 @@ async def ever_known(database: AsyncConnection, cluster_id: str) -> Sequence[Con
     return [_connection(row) for row in (await database.execute(query.limit(_KNOWN))).all()]
 
 
+async def last_refusals(database: AsyncConnection, cluster_id: str) -> Mapping[str, datetime]:
+    """Subscription → when a connection of it was rejected or removed last, be it still there or not."""
+    table = connections_table
+    query = select(table.c.subscription, func.max(table.c.refused_at)).group_by(table.c.subscription)
+    query = query.where(table.c.cluster_id == cluster_id, table.c.refused_at.is_not(None))
+    return {row[0]: row[1] for row in (await database.execute(query)).all()}
+
+
 async def page(
     database: AsyncConnection, cluster_id: str, *, state: ConnectionState | None, after: str | None, limit: int
 ) -> Sequence[Connection]:
@@ -282,11 +291,10 @@ async def decide(
         raise ControlRefusedError(Code.CONNECTION_DECIDED, _who(before))
     if after is None or before.is_gone:
         raise ControlRefusedError(Code.CONNECTION_FINAL, f"The connection is {before.state}.")
-    fresh = await _change_connection(
-        database,
-        before,
-        {"wanted": decision, "reason": reason, "decided_by": actor.name, "decided_at": func.now(), "problem": None},
-    )
+    values = {"wanted": decision, "reason": reason, "decided_by": actor.name, "decided_at": func.now(), "problem": None}
+    if decision in _REFUSALS:
+        values["refused_at"] = func.now()
+    fresh = await _change_connection(database, before, values)
     await auditing.write(
         database,
         actor,
@@ -358,6 +366,8 @@ async def note_change(database: AsyncConnection, known: Connection, seen: Seen |
     if state is not known.state:
         reason = "" if seen is None or state is ConnectionState.PENDING else seen.message
         values |= {"changed_at": func.now(), "decided_by": None, "decided_at": None, "reason": reason}
+        if seen is not None and states.is_final(state):
+            values["refused_at"] = func.now()
     fresh = await _change_if_same(database, known, values)
     if fresh is not None and state is not known.state:
         await auditing.write(

@@ -133,6 +133,7 @@ connection = Table(
     Column("decided_by", Text),
     _time("decided_at"),
     Column("is_gone", Boolean, nullable=False, server_default=false()),
+    _time("refused_at"),  # when somebody rejected or removed it; stays when it is gone
     Column("problem", JSONB),
     Column("version", Integer, nullable=False, server_default=text("1")),
 )

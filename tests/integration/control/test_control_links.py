@@ -232,6 +232,27 @@ async def test_further_endpoints_of_an_approved_customer_inherit(plane: ControlP
     await one(plane, "pending", "foreign")
 
 
+@pytest.mark.parametrize("verb", ["reject", "remove"])
+async def test_who_was_refused_is_not_let_in_by_asking_again(plane: ControlPlane, scene: Scene, verb: str) -> None:
+    alias = await published(plane, scene)
+    ask(scene, alias)
+    first = await one(plane, "pending")
+    await plane.call("POST", f"{LINK}/connections/{first['connection_id']}/approve", {})
+    endpoint = ask(scene, alias, "second")
+    second = await one(plane, "approved", "second")
+    await plane.call("POST", f"{LINK}/connections/{second['connection_id']}/{verb}", {"reason": "ended"})
+    scene.delete(endpoint)
+    await one(plane, "disconnected", "second")
+    ask(scene, alias, "second")
+    again = await one(plane, "pending", "second")
+    await asyncio.sleep(0.6)
+    assert (await one(plane, "pending", "second"))["connection_id"] == again["connection_id"] != second["connection_id"]
+    # Somebody's approval counts from then on, for further ones as well.
+    await plane.call("POST", f"{LINK}/connections/{again['connection_id']}/approve", {})
+    ask(scene, alias, "third")
+    assert (await one(plane, "approved", "third"))["reason"] == "as second"
+
+
 async def test_pending_connections_expire_after_two_weeks(plane: ControlPlane, scene: Scene, clock: LateClock) -> None:
     alias = await published(plane, scene)
     endpoint = ask(scene, alias)

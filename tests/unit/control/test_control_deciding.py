@@ -59,8 +59,10 @@ def expects(kind: ExpectationKind, value: str) -> Expectation:
 
 
 def decisions(*connections: Connection, **more: Any) -> dict[str, Decision]:
-    options: dict[str, Any] = {"expectations": (), "now": NOW, "inherits": True, **more}
-    found = deciding.automatic(connections, options["expectations"], options["now"], inherits=options["inherits"])
+    options: dict[str, Any] = {"expectations": (), "now": NOW, "inherits": True, "refusals": {}, **more}
+    found = deciding.automatic(
+        connections, options["expectations"], options["now"], inherits=options["inherits"], refusals=options["refusals"]
+    )
     return {one.connection.connection_id: one.decision for one in found}
 
 
@@ -80,6 +82,15 @@ def test_approval_is_inherited_within_a_subscription_unless_one_was_refused() ->
     assert decisions(replace(first, decided_by=None), second) == {}  # the cloud's own approval says nothing of others
     assert decisions(replace(first, wanted=Decision.REJECT), second) == {}
     assert decisions(first, second, known(ConnectionState.REJECTED)) == {}
+
+
+def test_who_was_refused_does_not_come_in_by_asking_again() -> None:
+    again = known()
+    hour = timedelta(hours=1)
+    before, after = (known(ConnectionState.APPROVED, decided_at=NOW + by) for by in (-hour, hour))
+    assert decisions(before, again, refusals={ANN: NOW}) == {}
+    assert decisions(before, again, refusals={BEN: NOW}) == {again.connection_id: Decision.APPROVE}
+    assert decisions(before, after, again, refusals={ANN: NOW}) == {again.connection_id: Decision.APPROVE}
 
 
 @pytest.mark.parametrize(("days", "expires"), [(0, False), (13.9, False), (14, True), (400, True)])
