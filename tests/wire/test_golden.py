@@ -11,33 +11,39 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from isthmus.wire import admin, agents, frames, probes, problems, traffic, workloads
+from isthmus.wire import admin, agents, control, frames, probes, problems, traffic, workloads
 from isthmus.wire.bodies import Request, Response
 
 GOLDEN = Path(__file__).parent / "golden"
 BODIES: dict[str, type[Request] | type[Response]] = {
     name: body
-    for module in (agents, workloads, admin, probes, problems, frames, traffic)
+    for module in (agents, workloads, admin, control, probes, problems, frames, traffic)
     for name, body in vars(module).items()
     if inspect.isclass(body) and issubclass(body, Request | Response) and body.__module__ == module.__name__
 }
 #: Parts of other bodies, shown in theirs.
 PARTS = {
     "AgentPlace",
+    "AgentSight",
     "AgentWarning",
+    "AuditEntry",
+    "DeploymentSight",
     "ExecutionDetail",
     "FieldProblem",
     "HeldLease",
     "KnownConnection",
     "LeaseReference",
     "LeasedWorkload",
+    "NoteView",
 } | {
     "PortUseView",
     "ProbedAgent",
     "ProbeRow",
+    "RouteView",
     "SettledLease",
     "Settlement",
     "StartedLease",
+    "StepView",
     "Versions",
 }
 
@@ -66,7 +72,7 @@ def test_unknown_fields(name: str) -> None:
 
 
 def test_secrets_are_in_no_repr() -> None:
-    for name in ("ClaimResponse", "TaskTokenResponse", "TokenCreated", "Launch"):
+    for name in ("ClaimResponse", "TaskTokenResponse", "TokenCreated", "OperatorCreated", "Launch"):
         text = (GOLDEN / f"{name}.json").read_text()
         assert "s3cret" in text
         assert "s3cret" not in repr(BODIES[name].model_validate_json(text))

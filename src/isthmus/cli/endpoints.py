@@ -5,6 +5,7 @@ subnet, host and zone) does not have to be said again. Plans and answers go to s
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import json
@@ -15,12 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from isthmus.cli import flags as flagging
 from isthmus.cli import printing
+from isthmus.cli.asking import AuthorityOption, ControlPlane, TokenFileOption, UrlOption
 from isthmus.kit.clocks import SystemClock
 from isthmus.kit.errors import ConfigError, IsthmusError, NotFoundError, RefusedError, TemporaryError
 from isthmus.link import exporting, joining, names, reconciling, states, steps
@@ -94,6 +97,15 @@ MoveNetworks = Annotated[
     bool,
     typer.Option("--move-networks", help="Take networks over from the zone of another endpoint of the same cluster."),
 ]
+Siblings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sibling",
+        metavar="HOST",
+        help="The host of another cluster of the provider's, to be warned if a zone of the domain would hide it; may "
+        "repeat. With --control-url all of them are known.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LookSeconds = Annotated[
     float, typer.Option("--look-seconds", min=0.05, max=3600, help="Seconds between two looks while waiting.")
@@ -117,6 +129,10 @@ class Asked:
     zone_resource_group: str | None = None
     static_address: str | None = None
     message: str | None = None
+    sibling: list[str] | None = None
+    control_url: str | None = None
+    control_token_file: Path | None = None
+    control_ca_file: Path | None = None
 
 
 _PLACE: Final[dict[str, tuple[Any, Any]]] = {
@@ -136,6 +152,13 @@ _ASKED: Final[dict[str, tuple[Any, Any]]] = {
     "zone_resource_group": (ZoneGroup, None),
     "static_address": (StaticAddress, None),
     "message": (Message, None),
+}
+_PLANNED: Final[dict[str, tuple[Any, Any]]] = {
+    **_ASKED,
+    "sibling": (Siblings, None),
+    "control_url": (UrlOption, None),
+    "control_token_file": (TokenFileOption, None),
+    "control_ca_file": (AuthorityOption, None),
 }
 
 
@@ -191,7 +214,7 @@ async def _with_cloud(config: azure.AzureConfig, command: Callable[[CustomerClou
 
 
 @app.command("create")
-@_asking(_ASKED)
+@_asking(_PLANNED)
 async def create(
     asked: Asked,
     cloud: CustomerCloud,
@@ -207,9 +230,10 @@ async def create(
     as_json: AsJson = False,
 ) -> None:
     """Plan, create what is missing, wait for the provider's approval, and link the networks."""
-    allowed = Permissions(may_register=not no_register, may_recreate=recreate, may_move=move_networks)
+    spec = await _spec(cloud, asked)
+    allowed = await _allowed(asked, spec, no_register=no_register, recreate=recreate, move_networks=move_networks)
     patience = Patience(approval_seconds=0.0 if no_wait else wait_seconds, look_seconds=look_seconds)
-    end = await _bring_about(cloud, await _spec(cloud, asked), allowed, patience, as_json=as_json)
+    end = await _bring_about(cloud, spec, allowed, patience, as_json=as_json)
     if end is End.AWAITING_APPROVAL and not no_wait:
         raise TemporaryError(
             f"The provider has not approved the connection within {wait_seconds:.0f} seconds",
@@ -219,7 +243,7 @@ async def create(
 
 
 @app.command("apply")
-@_asking(_ASKED)
+@_asking(_PLANNED)
 async def apply(
     asked: Asked,
     cloud: CustomerCloud,
@@ -230,12 +254,13 @@ async def apply(
     as_json: AsJson = False,
 ) -> None:
     """Do what can be done now, without waiting: for schedules, and to go on after an approval."""
-    allowed = Permissions(may_register=not no_register, may_recreate=recreate, may_move=move_networks)
-    await _bring_about(cloud, await _spec(cloud, asked), allowed, Patience(approval_seconds=0.0), as_json=as_json)
+    spec = await _spec(cloud, asked)
+    allowed = await _allowed(asked, spec, no_register=no_register, recreate=recreate, move_networks=move_networks)
+    await _bring_about(cloud, spec, allowed, Patience(approval_seconds=0.0), as_json=as_json)
 
 
 @app.command("plan")
-@_asking(_ASKED)
+@_asking(_PLANNED)
 async def plan(
     asked: Asked,
     cloud: CustomerCloud,
@@ -246,8 +271,9 @@ async def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print what create would do, and do nothing. Exit code 1 if something is in the way."""
-    allowed = Permissions(may_register=not no_register, may_recreate=recreate, may_move=move_networks)
-    side = joining.Joining(cloud, await _spec(cloud, asked), allowed)
+    spec = await _spec(cloud, asked)
+    allowed = await _allowed(asked, spec, no_register=no_register, recreate=recreate, move_networks=move_networks)
+    side = joining.Joining(cloud, spec, allowed)
     made = side.plan(await side.observe())
     if as_json:
         printing.say(json.dumps(_plan_json(made), indent=2))
@@ -417,6 +443,38 @@ async def _known(cloud: CustomerCloud, asked: Asked) -> EndpointSpec:
         zone_group=zone_group,
         zone_scope=scope,
     )
+
+
+async def _allowed(
+    asked: Asked, spec: EndpointSpec, *, no_register: bool, recreate: bool, move_networks: bool
+) -> Permissions:
+    return Permissions(
+        may_register=not no_register,
+        may_recreate=recreate,
+        may_move=move_networks,
+        siblings=await _siblings(asked, spec),
+    )
+
+
+async def _siblings(asked: Asked, spec: EndpointSpec) -> tuple[names.ClusterHost, ...]:
+    """The provider's other clusters, as far as they are said, or known to a control plane; a cluster's own zone hides
+    none of them.
+    """
+    said = tuple(names.parse_host(one) for one in asked.sibling or ())
+    if asked.control_url is None or spec.zone_scope is not ZoneScope.DOMAIN:
+        return said
+    try:
+        known = await asyncio.to_thread(_clusters, asked)
+    except IsthmusError as error:
+        printing.note(f"Whether another cluster would be hidden is not known: {error.summary}")
+        return said
+    return (*said, *(names.parse_host(one) for one in known))
+
+
+def _clusters(asked: Asked) -> list[str]:
+    """The hosts of all clusters. Raises IsthmusError."""
+    with contextlib.closing(ControlPlane(asked.control_url, asked.control_token_file, asked.control_ca_file)) as plane:
+        return [one.host for one in plane.clusters()]
 
 
 async def _endpoint_id(cloud: CustomerCloud, asked: Asked) -> str:

@@ -7,16 +7,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import pytest
 from tests import az
-from tests.fakes.link_scene import HOST, Scene, network_body
+from tests.fakes.control_plane import in_a_thread
+from tests.fakes.link_scene import HERE, HOST, SIBLING, Scene, network_body
 
 from isthmus.cli import main
 from isthmus.lab import running
+from isthmus.link.clouds import ProviderCloud
 from network.lab.served import ServedLab
 
 SECONDS = 60
@@ -305,3 +308,29 @@ def _approve_when_it_comes(scene: Scene) -> None:
             scene.decide("Approved")
             return
         time.sleep(0.2)
+
+
+def test_a_wide_zone_that_would_hide_another_cluster_is_warned_of(
+    served: ServedLab, scene: Scene, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    words = (*asked(scene.publish()), "--zone-scope", "domain")
+
+    def warned(cli: Cli, *more: str) -> list[str]:
+        found = cli.json("plan", *words, *more)["warnings"]
+        return [one["sentence"] for one in found if one["code"] == "zone_hides_cluster"]
+
+    assert warned(Cli(served)) == [], "nobody has said that there is another one"
+    (said,) = warned(Cli(served), "--sibling", str(SIBLING))
+    assert str(SIBLING) in said
+    with in_a_thread(new_database(), cast("ProviderCloud", None)) as (url, token):
+        (tmp_path / "ann").write_text(token)
+        with httpx.Client(base_url=f"{url}/control/v1", headers={"Authorization": f"Bearer {token}"}) as http:
+            for number, host in enumerate((HOST, SIBLING)):
+                cluster = {"cluster_id": host.cluster_id, "cidr": f"10.{number}.0.0/16", "region": HERE}
+                assert http.post("/clusters", json={**cluster, "domain": host.domain}).status_code == 201
+        known = {"ISTHMUS_CONTROL_URL": url, "ISTHMUS_CONTROL_TOKEN_FILE": str(tmp_path / "ann")}
+        (said,) = warned(Cli(served, **known))
+        assert str(SIBLING) in said
+    away = Cli(served, **known)
+    assert warned(away) == []
+    assert "is not known: the control plane at" in away.err

@@ -11,6 +11,10 @@ from isthmus.wire.problems import Code, FieldProblem, Problem, problem
 _MAX_FIELDS: Final = 20
 
 
+_DATABASE_HINT: Final = (
+    "Try again: it recovers by itself, and nothing was lost. /healthz says since when; is PostgreSQL running "
+    "(ISTHMUS_CONTROL_DATABASE_URL, or the one in --home)?"
+)
 #: Families of errors and what the wire calls them, the special before the general.
 _FAMILIES: Final[tuple[tuple[type[IsthmusError], Code], ...]] = (
     (AdminUnreachableError, Code.ADMIN_UNREACHABLE),
@@ -28,7 +32,9 @@ def problem_of(error: Exception) -> Problem:
         case DeploymentRefusedError():
             return error.problem
         case DatabaseError():
-            return problem(Code.DATABASE_UNAVAILABLE)
+            return problem(
+                Code.DATABASE_UNAVAILABLE, "The control plane's database does not answer.", hint=_DATABASE_HINT
+            )
         case IsthmusError():
             code = next(code for family, code in _FAMILIES if isinstance(error, family))
             return problem(code, error.summary if error.code == code else str(error), hint=error.hint or None)
