@@ -1,9 +1,11 @@
-"""``isthmus deployment restrict``: the command, or the Remote Execution API, is killed (SIGKILL) at any moment of it.
+"""``isthmus deployment restrict``: the command, the control plane, or the Remote Execution API is killed (SIGKILL) at
+any moment of it.
 
 The list is the one before or the one after, the agent that proves the way is never shut out, and the same command ends
 what was begun.
 """
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -17,7 +19,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.apis import PROXY, Agent, Api, answered, enrolment, serving, until
+from tests.apis import DEPLOYMENT_ID, PROXY, Agent, Api, answered, enrolment, serving, until
+from tests.fakes.control_plane import prepare
+from tests.integration.control.conftest import free_port
 
 from isthmus.cli.exits import Exit
 from isthmus.deployment import databases
@@ -71,14 +75,22 @@ class Wire:
 
 
 def started(api: Api, port: int | None = None) -> "subprocess.Popen[str]":
-    environment = {
-        "PATH": os.environ["PATH"],
+    """The command, straight to the deployment."""
+    there = {
         "ISTHMUS_ADMIN_URL": f"http://127.0.0.1:{port or api.admin_port}",
         "ISTHMUS_ADMIN_TOKEN_FILE": str(api.admin_token_file),
     }
-    command = [sys.executable, "-m", "isthmus.cli.main", "deployment", "restrict", "--to", RANGE]
+    return isthmus("deployment", "restrict", "--to", RANGE, **there)
+
+
+def isthmus(*words: str, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd="/"
+        [sys.executable, "-m", "isthmus.cli.main", *words],
+        env={"PATH": os.environ["PATH"], **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
     )
 
 
@@ -212,3 +224,107 @@ def test_the_api_is_killed_before_it_has_said_that_it_is_done(serve: Callable[[]
     api = serve()
     assert in_force(api) == [RANGE]
     assert ended(started(api)) == (0, ""), "it is like this already"
+
+
+class Control:
+    """A control plane as a process, which knows one cluster with one deployment."""
+
+    def __init__(self, database_url: str, api: Api, directory: Path) -> None:
+        self._database_url, self._api, self._directory = database_url, api, directory
+        self._port = free_port()
+        token = asyncio.run(prepare(database_url))
+        (directory / "ann").write_text(token)
+        (directory / "tokens").mkdir()
+        (directory / "tokens" / "admin").write_text(api.admin_token_file.read_text())
+        self._http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self._port}/control/v1", headers={"Authorization": f"Bearer {token}"}
+        )
+
+    @contextlib.contextmanager
+    def serving(self, admin_port: int) -> Iterator["subprocess.Popen[str]"]:
+        """Serve; the deployment's admin API is at this port."""
+        flags = {"--listen-port": str(self._port), "--admin-tokens": str(self._directory / "tokens")}
+        process = isthmus(
+            *("control", "serve", *(word for flag in flags.items() for word in flag)),
+            ISTHMUS_CONTROL_DATABASE_URL=self._database_url,
+            ISTHMUS_AZURE_ARM_ENDPOINT="https://127.0.0.1:1",
+        )
+        try:
+            until(self._answers, seconds=60)
+            cluster = {"cluster_id": "clabcdefgh2", "cidr": RANGE, "domain": "example.com", "region": "westeurope"}
+            assert self._http.post("/clusters", json=cluster).is_success
+            where = {"admin_url": f"http://127.0.0.1:{admin_port}", "admin_token_reference": "admin"}
+            body = {"servers": ["https://localhost:1"], **where}
+            answer = self._http.put(f"/clusters/clabcdefgh2/deployments/{DEPLOYMENT_ID}", json=body)
+            assert answer.is_success, answer.text
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+    def restrict(self) -> tuple[int, str]:
+        there = {
+            "ISTHMUS_CONTROL_URL": f"http://127.0.0.1:{self._port}",
+            "ISTHMUS_CONTROL_TOKEN_FILE": str(self._directory / "ann"),
+        }
+        return ended(isthmus("deployment", "restrict", "--to-cluster", **there))
+
+    def accounts(self) -> int:
+        """Entries about restrictions, and what is written down to become one."""
+        counted = "(SELECT count(*) FROM isthmus_control.asked WHERE action = 'deployment.restrict')"
+        entries = "(SELECT count(*) FROM isthmus_control.audit WHERE action = 'deployment.restrict')"
+        with databases.connected(self._database_url) as connection, connection.cursor() as cursor:
+            cursor.execute(f"SELECT {counted} + {entries}")
+            return int(cursor.fetchone()[0])  # type: ignore[index]
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return self._http.get("/clusters").is_success
+        return False
+
+
+def test_the_control_plane_is_killed_at_every_piece_of_what_it_says_and_hears(
+    api: Api, new_database: Callable[[], str], tmp_path: Path
+) -> None:
+    control = Control(new_database(), api, tmp_path)
+    found: list[list[str]] = []
+    with contextlib.closing(control), witness(api):
+        for number in itertools.count(1):
+            api.allow()
+            before = control.accounts()
+            if not killed_when_restricting(control, api, number):
+                break
+            found.append(in_force(api))
+            assert control.accounts() - before >= len(found[-1]), "no change without an entry"
+        api.allow()
+        with control.serving(api.admin_port):
+            assert control.restrict()[0] == 0
+        assert in_force(api) == [RANGE]
+    api.allow()
+    assert found[0] == [], "nothing was said yet"
+    assert found[-1] == [RANGE], "only the answer was lost"
+    assert found == sorted(found), "and once it is in force it stays"
+
+
+def killed_when_restricting(control: Control, api: Api, number: int) -> bool:
+    """Restrict by a control plane that is killed at a piece of it; False if there were fewer."""
+    pieces = itertools.count(1)
+    process: subprocess.Popen[str] | None = None
+
+    def loses(piece: bytes) -> bool:
+        is_about_it = b"/restriction" in piece or b'"ranges_after"' in piece  # it looks at the deployment as well
+        return is_about_it and next(pieces) == number
+
+    def kill() -> None:
+        assert process is not None
+        process.kill()
+
+    wire = Wire(api.admin_port, loses, kill)
+    try:
+        with control.serving(wire.port) as process:
+            return control.restrict()[0] != 0
+    finally:
+        wire.close()
