@@ -41,6 +41,8 @@ class Site:
     alias: str
     admin: str
     viewer: str
+    #: Where deployments' admin tokens are.
+    tokens: Path
 
     def url(self, path: str = "") -> str:
         return f"{self.plane.url}/ui{path}"
@@ -95,6 +97,8 @@ def module_database(postgres_url: str) -> Iterator[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(module_database: str) -> AsyncIterator[Site]:
     folder = Path(tempfile.mkdtemp(prefix="isthmus-browser-"))
+    tokens = folder / "tokens"
+    tokens.mkdir()
     admin = await prepare(module_database)
     viewer = await prepare(module_database, "vic", OperatorRole.VIEWER)
     try:
@@ -102,13 +106,13 @@ async def site(module_database: str) -> AsyncIterator[Site]:
             config = AzureConfig(arm_endpoint=lab.url, ca_file=lab.ca, poll_seconds=0.01, operation_seconds=20)
             async with AsyncExitStack() as stack:
                 cloud = await stack.enter_async_context(AzureCloud(config, LabCredential(lab)))
-                plane = await stack.enter_async_context(running(module_database, cloud, admin))
+                plane = await stack.enter_async_context(running(module_database, cloud, admin, admin_tokens=tokens))
                 await plane.call("POST", "/clusters", SCENE_CLUSTER, status=201)
                 spec = scene.service_spec()
                 body = {name: getattr(spec, name) for name in ("service_id", "frontend_id", "nat_subnet_id")}
                 await plane.call("PUT", LINK, {**body, "inherits_approval": False}, status=202)
                 link = await plane.until(LINK, lambda one: one["state"] == "published")
-                yield Site(plane, scene, link["alias"], admin, viewer)
+                yield Site(plane, scene, link["alias"], admin, viewer, tokens)
     finally:
         shutil.rmtree(folder)
 

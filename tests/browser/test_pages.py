@@ -47,7 +47,7 @@ async def test_each_page_is_fit_for(visitor: str, site: Site, open_tab: OpenTab)
         await tab.open(path)
         await expect(tab.page.get_by_role("heading", level=1)).to_have_count(1)
         await tab.check()
-        await _check_commands(tab)
+        await check_commands(tab)
 
 
 async def test_signing_in_leads_to_where_one_wanted_to_go(open_tab: OpenTab, site: Site) -> None:
@@ -117,7 +117,7 @@ async def test_everything_works_by_keyboard_and_without_a_script(open_tab: OpenT
     await expect(tab.page.get_by_role("main")).to_contain_text("10.77.0.0/16")
 
 
-async def _check_commands(tab: Tab) -> None:
+async def check_commands(tab: Tab) -> None:
     """Each command that the page shows is one, with options that it has."""
     for text in await tab.page.locator("[data-cli]").all_text_contents():
         program, *words = shlex.split(text)

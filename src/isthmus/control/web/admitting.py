@@ -62,7 +62,9 @@ def check_form(session: Session, form: Form) -> None:
 
 def wants_bounce(request: Request) -> bool:
     """Whether a link on another site led here: the browser holds a strict cookie back, and sends it when we ask."""
-    return request.headers.get("sec-fetch-site") == "cross-site" and request.headers.get("sec-fetch-mode") == "navigate"
+    headers = request.headers
+    is_link = request.method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    return is_link and headers.get("sec-fetch-site") == "cross-site"
 
 
 def to_sign_in(request: Request) -> Response:

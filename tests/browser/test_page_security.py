@@ -1,0 +1,247 @@
+"""What other sites, viewers, and people without a session can do with the pages: nothing."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from playwright.async_api import expect
+from tests.browser.conftest import CLUSTER, LINK, OpenTab, Site, Tab
+
+from isthmus.control.databases import Database
+from isthmus.control.web.rendering import POLICY
+from isthmus.control.web.site import PAGES
+from isthmus.wire import paths
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NEW_CLUSTER = {"do": "create", "cidr": "10.200.0.0/16", "domain": "example.org", "region": "westeurope"}
+SCRIPT = "<script>document.title='taken'</script>"
+
+
+async def signed_in(site: Site, token: str) -> tuple[httpx.AsyncClient, str]:
+    """A client with a session's cookie, and the form token that its pages carry."""
+    http = httpx.AsyncClient(base_url=site.url(), timeout=20)
+    answer = await http.post("/sign-in", data={"token": token})
+    assert answer.status_code == 303
+    page = (await http.get("/clusters/new")).text
+    found = re.search(r'name="form_token" value="([^"]+)"', page)
+    assert found is not None
+    return http, found[1]
+
+
+async def clusters(site: Site) -> set[str]:
+    return {one["cidr"] for one in (await site.plane.call("GET", "/clusters"))["clusters"]}
+
+
+@contextmanager
+def another_site(page: str) -> Iterator[str]:
+    """Somebody else's web site, on another address of this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.2", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.2:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_a_form_needs_the_sessions_token_and_our_own_page(site: Site) -> None:
+    http, token = await signed_in(site, site.admin)
+    other, others_token = await signed_in(site, site.viewer)
+    async with aclosing(http), aclosing(other):
+        for data, headers in (
+            (NEW_CLUSTER, {}),
+            ({**NEW_CLUSTER, "form_token": "x"}, {}),
+            ({**NEW_CLUSTER, "form_token": others_token}, {}),
+            ({**NEW_CLUSTER, "form_token": token}, {"origin": "https://evil.example"}),
+            ({**NEW_CLUSTER, "form_token": token}, {"origin": "null"}),
+            ({**NEW_CLUSTER, "form_token": token}, {"sec-fetch-site": "cross-site"}),
+            ({**NEW_CLUSTER, "form_token": token}, {"sec-fetch-site": "same-site"}),
+        ):
+            answer = await http.post("/clusters/new", data=data, headers=headers)
+            assert (answer.status_code, "form_foreign" in answer.text) == (403, True), (data, headers)
+        assert "10.200.0.0/16" not in await clusters(site)
+        answer = await http.post("/clusters/new", data={**NEW_CLUSTER, "form_token": token})
+        assert answer.status_code == 303
+        assert "10.200.0.0/16" in await clusters(site)
+
+
+async def test_another_sites_form_does_nothing_in_a_real_browser(admin: Tab, site: Site) -> None:
+    fields = "".join(f'<input name="{name}" value="{value}">' for name, value in NEW_CLUSTER.items())
+    fields = fields.replace("10.200", "10.201")
+    page = f'<form method="post" action="{site.url("/clusters/new")}">{fields}<button>win a prize</button></form>'
+    with another_site(page) as url:
+        await admin.page.goto(url)
+        await admin.page.get_by_role("button").click()
+        await expect(admin.page).to_have_url(re.compile("/ui/sign-in"))  # the cookie did not come along
+    assert "10.201.0.0/16" not in await clusters(site)
+
+
+async def test_a_link_on_another_site_leads_in(admin: Tab, site: Site) -> None:
+    """A strict cookie is held back on the first request; our own page asks again."""
+    with another_site(f'<a href="{site.url("/audit?operator=ann")}">the log</a>') as url:
+        await admin.page.goto(url)
+        await admin.page.get_by_role("link").click()
+        await expect(admin.page.get_by_role("heading", name="Audit log")).to_be_visible()
+        assert admin.page.url == site.url("/audit?operator=ann")
+
+
+async def test_nobody_frames_a_page(admin: Tab, site: Site) -> None:
+    with another_site(f'<iframe src="{site.url("/sign-in")}"></iframe>') as url:
+        await admin.page.goto(url)
+        frame = admin.page.frames[-1]
+        assert await frame.locator("#token").count() == 0
+
+
+async def test_a_viewer_looks_and_does_not_act(site: Site) -> None:
+    http, token = await signed_in(site, site.viewer)
+    before = await site.plane.call("GET", "/audit", limit=1)
+    async with aclosing(http):
+        for page in PAGES:
+            path = re.sub(r"\{cluster_id\}", CLUSTER, page.path)
+            path = re.sub(r"\{\w+\}", "cnaaaaaaaaaa", path)
+            for act in page.acts:
+                answer = await http.post(path, data={"do": act, "form_token": token})
+                assert (answer.status_code, "operator_role" in answer.text) == (403, True), (path, act)
+        for path in ("/clusters", "/clusters/new", LINK, "/operators"):
+            text = (await http.get(path)).text
+            assert 'class="danger"' not in text
+            assert text.count('method="post"') <= 3, path  # appearance, sign-out; and the form of a page for admins
+    assert await site.plane.call("GET", "/audit", limit=1) == before
+
+
+async def test_every_answer_has_the_headers(site: Site) -> None:
+    http, token = await signed_in(site, site.admin)
+    async with aclosing(http), site.plane.connected() as stranger:
+        asset = re.search(r'href="/ui(/static/[^"]+\.css)"', (await http.get("/sign-in")).text)
+        assert asset is not None
+        for answer in (
+            await http.get("/overview"),
+            await http.get("/nowhere"),
+            await http.get("/clusters/clzzzzzzzzz"),
+            await http.get("/audit?since=nonsense"),
+            await http.get("/audit/export?format=csv"),
+            await http.get("/clusters/%00"),
+            await http.get("/audit?operator=%00"),
+            await http.post("/clusters/new", data={"do": "nothing", "form_token": token}),
+            await http.post("/clusters/new", content=b"\xff\xfe=%zz&&&=", headers={"content-type": "text/plain"}),
+            await http.put("/clusters"),
+            await http.get(asset[1]),
+            await stranger.get("/ui/overview"),
+            await stranger.get("/ui/sign-in"),
+            await stranger.get("/ui/"),
+        ):
+            assert answer.headers["content-security-policy"] == POLICY, answer.url
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["x-frame-options"] == "DENY"
+            assert answer.status_code < 500, answer.text
+            is_static = "/static/" in str(answer.url)
+            assert ("immutable" if is_static else "no-store") in answer.headers["cache-control"]
+    assert "unsafe" not in POLICY
+
+
+async def test_nothing_is_shown_without_a_session(site: Site) -> None:
+    async with site.plane.connected() as http:
+        for page in PAGES:
+            path = re.sub(r"\{\w+\}", CLUSTER, page.path)
+            for headers in ({}, {"accept": "text/event-stream"}, {"cookie": "isthmus_session=x; __Host-isthmus=y"}):
+                answer = await http.get(f"/ui{path}", headers=headers)
+                assert (answer.status_code, answer.headers["location"][:11]) == (303, "/ui/sign-in"), path
+            answer = await http.post(f"/ui{path}", data={"do": "create"})
+            assert answer.status_code == 303
+
+
+ELSEWHERE = (
+    "//evil.example/",
+    "https://evil.example/",
+    "/\\evil.example",
+    "/control/v1/clusters",
+    "/ui/x\n",
+    "javascript:x",
+)
+
+
+@pytest.mark.parametrize("wanted", ELSEWHERE)
+async def test_signing_in_leads_nowhere_else(wanted: str, site: Site) -> None:
+    async with site.plane.connected() as http:
+        answer = await http.post(f"/ui/sign-in?{urlencode({'next': wanted})}", data={"token": site.admin})
+        assert answer.headers["location"] == "/ui/overview"
+        cookie = answer.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert site.admin not in cookie
+
+
+async def test_a_session_ends(site: Site, module_database: str) -> None:
+    http, token = await signed_in(site, site.admin)
+    async with aclosing(http):
+        kept = dict(http.cookies)
+        assert (await http.get("/clusters")).status_code == 200
+        assert (await http.post("/sign-out", data={"form_token": "x"})).status_code == 403
+        assert (await http.post("/sign-out", data={"form_token": token})).status_code == 303
+        http.cookies.update(kept)
+        assert (await http.get("/clusters")).status_code == 303, "the cookie still opens the door"
+    http, _ = await signed_in(site, site.admin)
+    async with aclosing(http), Database(module_database) as database:
+        async with database.begin() as connection:
+            await connection.exec_driver_sql("UPDATE isthmus_control.session SET expires_at = now()")
+        assert (await http.get("/clusters")).status_code == 303
+        async with database.begin() as connection:
+            rows = (await connection.exec_driver_sql("SELECT * FROM isthmus_control.session")).all()
+        assert not any(value in str(rows) for value in http.cookies.values()), "a cookie is in the database"
+
+
+async def test_script_in_what_a_customer_says_is_text(admin: Tab, open_tab: OpenTab, site: Site) -> None:
+    scene = site.scene
+    path = scene.path(scene.customer, "privateEndpoints/hostile")
+    request = {"name": "link", "properties": {"privateLinkServiceId": site.alias, "requestMessage": SCRIPT}}
+    properties = {"subnet": {"id": scene.subnet_id()}, "manualPrivateLinkServiceConnections": [request]}
+    await admin.open(LINK)
+    await asyncio.to_thread(scene.put, path, {"location": "westeurope", "properties": properties})
+    row = admin.page.get_by_role("row").filter(has_text="hostile")
+    await expect(row).to_contain_text(SCRIPT)
+    await admin.check()
+    await row.get_by_role("link").first.click()
+    await expect(admin.page.get_by_text(SCRIPT).first).to_be_visible()
+    await admin.open("/audit?action=connection.request")
+    await expect(admin.page.get_by_text(SCRIPT).first).to_be_visible()
+    await admin.open(f"/audit?{urlencode({'operator': SCRIPT, 'subject': SCRIPT})}")
+    await admin.open(
+        f"/clusters/{CLUSTER}/guide?{urlencode({'vnet': 'a' + SCRIPT.replace('/', ''), 'way': 'isthmus'})}"
+    )
+    await admin.open(f"/clusters/{CLUSTER}/guide?{urlencode({'vnet': SCRIPT})}")
+    await admin.open(f"{LINK}?state={SCRIPT}")
+    assert "taken" not in await admin.page.title()
+    assert admin.complaints == []
+
+
+async def test_the_log_is_exported_and_no_cell_is_a_formula(site: Site) -> None:
+    http, _ = await signed_in(site, site.admin)
+    async with aclosing(http):
+        answer = await http.get("/audit/export?format=csv&action=cluster.create")
+        assert "attachment" in answer.headers["content-disposition"]
+        head, *lines = answer.text.splitlines()
+        assert head == "id,at,operator,source_address,action,subject,before,after"
+        assert lines
+        assert all(",cluster.create,cluster/" in line for line in lines)
+        found = (await http.get("/audit/export?format=json&operator=ann")).json()
+        api = await site.plane.call("GET", paths.CONTROL_AUDIT.removeprefix("/control/v1"), operator="ann", limit=500)
+        assert found == api["entries"]
