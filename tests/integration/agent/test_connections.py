@@ -190,6 +190,23 @@ async def test_a_connection_that_was_closed_while_idle_is_replaced_at_once(plane
     await own.caller.close()
 
 
+@pytest.mark.parametrize(("once", "times"), [(False, 2), (True, 1)])
+async def test_what_may_not_arrive_twice_is_sent_once(once: bool, times: int) -> None:
+    heard: list[bytes] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        caller = calling.Caller(calling.parse_origin(f"http://127.0.0.1:{port}"), SystemClock())
+        with pytest.raises(UnreachableError) as caught:
+            await caller.call("POST", b"/tokens", (), once=once, answer_seconds=5.0)
+        await caller.close()
+    assert (caught.value.code, len(heard)) == ("connection_lost", times)
+
+
 async def test_an_answer_that_stops_in_the_middle_is_an_error(plane: planes.FakePlane) -> None:
     plane.faults[paths.ENROLMENTS].append(planes.Lost())
     with pytest.raises(UnreachableError) as caught:
