@@ -239,6 +239,15 @@ class User:
     name: str
     home: str
 
+    def may_enter(self, directory: Path) -> bool:
+        """Whether the mode of ``directory`` lets this user reach what is in it; access control lists are not read."""
+        stat = directory.stat()
+        if self.uid == 0:
+            return True
+        if self.uid == stat.st_uid:
+            return bool(stat.st_mode & 0o100)
+        return bool(stat.st_mode & (0o010 if stat.st_gid in {self.gid, *self.groups} else 0o001))
+
     def environment(self) -> dict[str, str]:
         """What login programs set, which ``getpass.getuser`` and ``Path.home`` read."""
         return {"USER": self.name, "LOGNAME": self.name, "HOME": self.home}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import struct
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -306,3 +307,25 @@ async def test_haproxy_serves_as_another_user(ingress_config: IngressConfig, pki
         assert found["headers"]["isthmus-link-id"] == str(LINK_ID)
         workers = await entrance.ingress.workers()
         assert all(Path(f"/proc/{pid}").stat().st_uid != 0 for pid, reloads in workers.items() if reloads == 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts HAProxy as another user")
+async def test_a_home_that_haproxys_user_cannot_enter_is_an_error(
+    ingress_config: IngressConfig, pki: Pki, tmp_path: Path
+) -> None:
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0o700)
+    config = replace(ingress_config, user="haproxy", home=shut / "home")
+    with pytest.raises(ConfigError, match="haproxy cannot enter") as refused:
+        async with serving(config, Books(IngressPicture(CLUSTER)), pki):
+            pass
+    assert (refused.value.code, "chmod o+x" in refused.value.hint) == ("home_unusable", True)
+
+
+async def test_a_home_that_is_too_deep_for_sockets_is_an_error(
+    ingress_config: IngressConfig, pki: Pki, tmp_path: Path
+) -> None:
+    config = replace(ingress_config, home=tmp_path / ("deep" * 20))
+    with pytest.raises(ConfigError, match="too deep"):
+        async with serving(config, Books(IngressPicture(CLUSTER)), pki):
+            pass

@@ -12,6 +12,7 @@ page out of it, for a browser on this machine.
 """
 
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -24,7 +25,7 @@ from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from isthmus.cli import stacks
+from isthmus.cli import places, stacks
 from isthmus.cli.composing import Composition, Program
 from isthmus.cli.demo import network, plane
 from isthmus.cli.demo.agents import Agents, AgentSpec, path_of
@@ -196,7 +197,7 @@ class Story:
             "certificate": str(folder / "chain.pem"),
             "private-key": str(folder / "key.pem"),
             "deployments-ca": str(self._plane.deployment.ca_certificate),
-            "home": str(folder / "home"),
+            "home": str(self._ingress_home()),
             "listen-host": address,
             "listen-port": str(_PUBLIC_PORT),
             "link-host": address,
@@ -206,6 +207,12 @@ class Story:
         words = [word for name, value in flags.items() for word in (f"--{name}", value)]
         self._program("ingress", ("control", "ingress", *words), lambda: _is_open(address, _PUBLIC_PORT))
         self._composition.await_ready("ingress", told=self._teller.ready)
+
+    def _ingress_home(self) -> Path:
+        """Where HAProxy's user can reach its sockets, wherever the checkout is; gone after the demo."""
+        home = Path("/run") / places.shared_directory(self._state / "ingress").name
+        self._stack.callback(shutil.rmtree, home, ignore_errors=True)
+        return home
 
     def _program(self, name: str, words: tuple[str, ...], ready: Callable[[], bool]) -> None:
         self._composition.start(

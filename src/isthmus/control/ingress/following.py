@@ -6,6 +6,7 @@ read at each look, so a renewed one is in force a moment later without being ask
 
 import asyncio
 import hashlib
+import os
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -15,6 +16,7 @@ from isthmus.control.ingress.config import IngressConfig
 from isthmus.control.ingress.pictures import IngressPicture
 from isthmus.control.ingress.rendering import Files, render
 from isthmus.control.ingress.running import Haproxy
+from isthmus.kit import processes
 from isthmus.kit.backoffs import Backoff, BackoffConfig
 from isthmus.kit.clocks import Clock
 from isthmus.kit.errors import ConfigError, InternalError, IsthmusError, TemporaryError
@@ -25,6 +27,9 @@ NOT_IN_FORCE: Final = Condition("ingress_not_current", Severity.ERROR)
 
 #: Errors here are other people's to mend: look again soon, and do not spin.
 _PATIENCE: Final = BackoffConfig(first_seconds=1.0, longest_seconds=30.0)
+
+#: sockaddr_un has 107 bytes for a path (unix(7)), and HAProxy binds to the path with ``.<pid>.tmp`` behind it first.
+_SOCKET_PATH_BYTES: Final = 95
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +66,7 @@ class Ingress:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop``. Raises ConfigError if it cannot begin, InternalError if HAProxy ends by itself."""
-        _prepare(self._config.home)
+        _prepare(self._config)
         try:
             await self._begin(stop)
             if not stop.is_set():
@@ -140,7 +145,9 @@ class Ingress:
         return True
 
 
-def _prepare(home: Path) -> None:
+def _prepare(config: IngressConfig) -> None:
+    """Make the home, and see that HAProxy can use it. Raises ConfigError."""
+    home = config.home
     try:
         home.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
@@ -149,6 +156,23 @@ def _prepare(home: Path) -> None:
             code="home_unusable",
             hint="Name another with --home.",
         ) from None
+    longest = max(len(os.fsencode(path.absolute())) for path in Files(home).sockets)
+    if longest > _SOCKET_PATH_BYTES:
+        raise ConfigError(
+            f"the ingress's home {home} is too deep: a socket in it would have a path of {longest} bytes",
+            code="home_unusable",
+            hint=f"The system allows {_SOCKET_PATH_BYTES}. Name another with --home.",
+        )
+    if config.user is None or os.geteuid() != 0:
+        return
+    user = processes.find_user(config.user)
+    shut = next((one for one in (home.absolute(), *home.absolute().parents) if not user.may_enter(one)), None)
+    if shut is not None:  # it would serve the public entrance, and reset every connection of a link
+        raise ConfigError(
+            f"HAProxy's user {config.user} cannot enter {shut}, where the ingress's sockets are to be",
+            code="home_unusable",
+            hint=f"chmod o+x {shut}, or name another home with --home.",
+        )
 
 
 def _certificate(chain: Path, key: Path) -> bytes:

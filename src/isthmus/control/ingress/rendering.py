@@ -88,6 +88,11 @@ class Files:
         return self.home / "stats.sock"
 
     @property
+    def sockets(self) -> tuple[Path, ...]:
+        """All sockets."""
+        return self.master, self.stats, self.inner
+
+    @property
     def inner(self) -> Path:
         """From the link's entrance to the listener that speaks TLS."""
         return self.home / "inner.sock"
