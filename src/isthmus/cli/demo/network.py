@@ -124,7 +124,7 @@ def served(composition: Composition, home: Path) -> Iterator[Azure]:
 def forwarding(azure: Azure, *forwards: str) -> Program:
     """A program that carries connections between networks (``lab forward``)."""
     return Program(
-        name="the way to the operator's desk",
+        name="lab forward",
         command=(sys.executable, "-m", "isthmus.cli.main", "lab", "forward", "--home", str(azure.home), *forwards),
         environment=bare_environment(),
         log=azure.home.parent / "forward.log",

@@ -17,6 +17,7 @@ AGENT: Final = "demo-agent"
 #: What a link needs, and the story had: taken back, because the deployment's directory is kept.
 _SETTINGS: Final = {
     "AIRFLOW__ISTHMUS__HEARTBEAT_SECONDS": "10",
+    "AIRFLOW__ISTHMUS__LEASE_SECONDS": "30",
     "AIRFLOW__ISTHMUS__TRUSTED_PROXIES": "",
     "AIRFLOW__ISTHMUS__LINK_INGRESSES": "",
 }

@@ -50,7 +50,7 @@ NETWORKS: Final[Mapping[str, tuple[str, str, str]]] = {
     EAST: ("10.30.0.0/16", "10.30.1.0/24", "10.30.2.0/24"),
     WEST: ("10.40.0.0/16", "10.40.1.0/24", "10.40.2.0/24"),
 }
-#: Short ones, so that nobody waits half a minute to see an agent called unhealthy.
+#: Short ones, so that nobody waits half a minute to see an agent called unhealthy, and what was leased to it elsewhere.
 HEARTBEAT_SECONDS: Final = 2.0
 #: Every later run: one DAG is enough to see where its tasks go.
 DAG: Final = "river_levels"
@@ -131,6 +131,7 @@ class Story:
                 "AIRFLOW__ISTHMUS__TRUSTED_PROXIES": "127.0.0.1",
                 "AIRFLOW__ISTHMUS__LINK_INGRESSES": "127.0.0.1",
                 "AIRFLOW__ISTHMUS__HEARTBEAT_SECONDS": f"{HEARTBEAT_SECONDS:g}",
+                "AIRFLOW__ISTHMUS__LEASE_SECONDS": f"{3 * HEARTBEAT_SECONDS:g}",
             }
             # What the plane's network and this machine, the operator's desk, have of each other. Started out here.
             into = [f"{PLANE}:{port}=host:{port}" for port in self._azure.loopback_ports()]
@@ -401,6 +402,7 @@ class Story:
         """What is shown at the end."""
         token = short(self._state / "ann.token")
         looking = (
+            f"Pages: http://127.0.0.1:{self._control_port}/ui/ (sign in with the token in {token})",
             f"Control plane: export ISTHMUS_CONTROL_URL=http://127.0.0.1:{self._control_port}",
             f"               export ISTHMUS_CONTROL_TOKEN_FILE={token}; .venv/bin/isthmus link connections",
             f"Networks: .venv/bin/isthmus lab exec --home {short(self._azure.home)} {EAST} -- getent hosts {HOST}",
