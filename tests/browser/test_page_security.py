@@ -169,6 +169,15 @@ async def test_nothing_is_shown_without_a_session(site: Site) -> None:
             assert answer.status_code == 303
 
 
+async def test_the_host_alone_leads_to_the_pages(site: Site) -> None:
+    async with site.plane.connected() as http:
+        answer = await http.get("/")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/ui/")
+        there = await http.get(answer.headers["location"])
+        assert (there.status_code, there.headers["location"]) == (303, "/ui/overview")
+        assert (await http.get("/elsewhere")).status_code == 404
+
+
 ELSEWHERE = (
     "//evil.example/",
     "https://evil.example/",

@@ -73,7 +73,7 @@ async def run(
             lookout = Lookout(apis, time)
             core = Core(database, carrier, watch, config.organization, Operating(database, apis, lookout, time))
             pages = {PREFIX: site.application(core, health, stopping)}
-            server = _Server(application(core, health, pages), context)
+            server = _Server(application(core, health, pages, home=f"{PREFIX}/"), context)
             async with contextlib.AsyncExitStack() as stack:
                 stack.push_async_callback(apis.close)
                 stack.push_async_callback(lookout.close)

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp
 
@@ -63,8 +63,13 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def application(core: Core, health: Health, mounts: Mapping[str, ASGIApp] | None = None) -> Guard:
-    """The listener's application. ``mounts`` are further ones, below a path each, who admit for themselves."""
+def application(
+    core: Core, health: Health, mounts: Mapping[str, ASGIApp] | None = None, *, home: str | None = None
+) -> Guard:
+    """The listener's application. ``mounts`` are further ones, below a path each, who admit for themselves.
+
+    ``/`` leads to the path ``home``, for people who type no more than the host.
+    """
     app = FastAPI(
         title=documents.TITLE,
         version=__version__,
@@ -82,6 +87,8 @@ def application(core: Core, health: Health, mounts: Mapping[str, ASGIApp] | None
     _add_errors(app)
     _add_health(app, core, health, metrics)
     _add_document(app, described)
+    if home is not None:
+        _add_home(app, home)
     return Guard(app, core.database, metrics.count)
 
 
@@ -97,6 +104,12 @@ def _add_document(app: FastAPI, described: dict[str, Any]) -> None:
     @app.get(paths.CONTROL_DOCUMENT)
     async def openapi() -> Response:
         return JSONResponse(described)
+
+
+def _add_home(app: FastAPI, home: str) -> None:
+    @app.get("/")
+    async def lead_home() -> Response:
+        return RedirectResponse(home, 303, {"cache-control": "no-store"})
 
 
 def _add_health(app: FastAPI, core: Core, health: Health, metrics: Metrics) -> None:

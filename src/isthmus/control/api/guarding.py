@@ -1,7 +1,8 @@
 """Who may come in: the ASGI application around the routes.
 
 A request for the API proves itself before its body is read, and its body has a limit. Health, metrics and the document
-are open to whoever reaches the listener; every other path answers ``404 page not found``.
+are open to whoever reaches the listener, and so is ``/``, which leads to the pages; pages admit for themselves. Every
+other path answers ``404 page not found``.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
