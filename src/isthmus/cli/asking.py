@@ -140,7 +140,7 @@ class ControlPlane:
     def cluster(self, cluster_id: str | None) -> str:
         """The id of the cluster that is meant: the one that is named, or the only one. Raises ConfigError."""
         if cluster_id is not None:
-            return segment(cluster_id, control.CLUSTER_ID_PATTERN, "a cluster's id", "cl8k2nq4tz7")
+            return segment(cluster_id, control.CLUSTER_ID_PATTERN, "a cluster's id", "cl4k2nq4tz7")
         known = self.clusters()
         if len(known) != 1:
             listed = ", ".join(one.cluster_id for one in known) or "none"

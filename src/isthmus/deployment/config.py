@@ -48,7 +48,7 @@ class DeploymentConfig:
     )
     public_url: str | None = setting(
         "Where agents reach the Remote Execution API from outside, without the deployment id, as in "
-        "https://cl8k2nq4tz7.external.example.org. Only shown to people; nothing connects to it.",
+        "https://cl4k2nq4tz7.external.example.org. Only shown to people; nothing connects to it.",
         default=None,
         why="Not set: made from listen_host and listen_port.",
     )
@@ -219,7 +219,7 @@ class Option:
 
 _EXAMPLES: Final = {
     "deployment_id": "dq7xk2ma",
-    "public_url": "https://cl8k2nq4tz7.external.example.org",
+    "public_url": "https://cl4k2nq4tz7.external.example.org",
     "allowed_connections": "public_*, warehouse_readonly",
     "allowed_variables": "shared_*",
     "trusted_proxies": "10.20.0.0/16, fd00:20::/64",

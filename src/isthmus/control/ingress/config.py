@@ -29,7 +29,7 @@ ClusterId = Annotated[str, StringConstraints(pattern=r"^cl[a-z2-7]{9}$")]
 class IngressConfig:
     """One ingress: one HAProxy on one machine."""
 
-    cluster: ClusterId = setting("The id of the cluster whose ingress this is, as in cl8k2nq4tz7.")
+    cluster: ClusterId = setting("The id of the cluster whose ingress this is, as in cl4k2nq4tz7.")
     control_url: str = setting("Where the control plane listens, as in https://control.example.org:8446.")
     control_token_file: Path = setting(
         "A file with the token of an operator; the role viewer is enough.",
