@@ -271,6 +271,7 @@ def test_an_agent_is_asked_to_verify(api: admin_api.FakeAdminApi, run: Run) -> N
         "endpoint": "10.1.0.4",
         "public_addresses": ["203.0.113.80"],
         "public_allowed": False,
+        "connection": None,
     }
     assert "no report yet" in run("agents", "show", "agent-1")[1]
     api.report = REPORT
