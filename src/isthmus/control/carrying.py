@@ -23,12 +23,12 @@ from isthmus.control.links import Connection, Link, Problem
 from isthmus.control.metering import Meter
 from isthmus.kit.clocks import Clock
 from isthmus.kit.errors import ConfigError, IsthmusError, TemporaryError
-from isthmus.link import names, planning, publishing, states
+from isthmus.link import names, planning, publishing, states, steps
 from isthmus.link.clouds import ProviderCloud
 from isthmus.link.planning import Permissions, Plan
 from isthmus.link.publishing import Publishing, Unpublishing
 from isthmus.link.reconciling import Event, Patience
-from isthmus.link.services import ServiceSpec, ServiceStatus
+from isthmus.link.services import ProviderStatus, ServiceSpec, ServiceStatus
 from isthmus.link.states import ConnectionState, Decision
 from isthmus.link.steps import ProviderStep
 from isthmus.wire.control import LinkState
@@ -176,7 +176,7 @@ class Carrier:
         """
         async with self._database.begin() as database:
             cluster = await clusters.get(database, link.cluster_id)
-            await links.note_service(database, link, status, _problem(cluster, status))
+            await links.note_service(database, link, status, _problem(cluster, link, status))
             known = await links.connections(database, link.cluster_id, lock=True)
             for difference in deciding.differences(known, status.connections):
                 if not isinstance(difference, Appeared) and _is_newer(difference.known, before):
@@ -252,7 +252,7 @@ def _is_newer(known: Connection, before: Mapping[str, int]) -> bool:
     return before.get(known.connection_id) != known.version
 
 
-def _problem(cluster: clusters.Cluster, status: ServiceStatus) -> Problem | None:
+def _problem(cluster: clusters.Cluster, link: Link, status: ServiceStatus) -> Problem | None:
     outside = [address for address in status.nat_addresses if ipaddress.IPv4Address(address) not in cluster.cidr]
     if status.problem:
         return Problem(
@@ -263,6 +263,20 @@ def _problem(cluster: clusters.Cluster, status: ServiceStatus) -> Problem | None
             "nat_outside_cluster",
             f"The link's NAT addresses {', '.join(map(str, outside))} are not in the cluster's network {cluster.cidr}",
             "A deployment that is restricted to the cluster refuses what comes through the link. Take a subnet of it.",
+        )
+    there = ProviderStatus(is_registered=True, has_subnet_policies=False, service=status)
+    changes = [
+        change
+        for step in planning.plan_service(link.spec.service, there).steps
+        if isinstance(step, steps.ChangeService)
+        for change in step.changes
+    ]
+    if changes:
+        return Problem(
+            "link_differs",
+            f"Somebody has changed the link service elsewhere; it should have {', '.join(changes)}",
+            "Publish it again with the options that you want (isthmus link publish). With PROXY v2 on one side alone "
+            "the ingress refuses every connection of the link.",
         )
     return None
 

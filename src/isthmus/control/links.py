@@ -109,7 +109,7 @@ class Expectation:
 
 
 async def publish(database: AsyncConnection, actor: Actor, cluster: Cluster, spec: LinkSpec) -> Link:
-    """Write down that a link should be like ``spec``. Asking again changes nothing.
+    """Write down that a link should be like ``spec``. Asking again changes nothing, unless it was changed elsewhere.
 
     Raises ControlRefusedError(LINK_EXISTS) for another service, or while one is being unpublished.
     """
@@ -120,7 +120,7 @@ async def publish(database: AsyncConnection, actor: Actor, cluster: Cluster, spe
         )
     if before is not None and before.state is LinkState.UNPUBLISHING:
         raise ControlRefusedError(Code.LINK_EXISTS, "The link is being unpublished.", hint="Wait until it is gone.")
-    if before is not None and before.spec == spec and before.state is not LinkState.MISSING:
+    if before is not None and before.spec == spec and not _is_off(before):
         return before
     values = {"state": LinkState.PUBLISHING, "spec": dataclasses.asdict(spec), "problem": None}
     statement = insert(link).values(cluster_id=cluster.cluster_id, **values)
@@ -137,6 +137,11 @@ async def publish(database: AsyncConnection, actor: Actor, cluster: Cluster, spe
         after=dataclasses.asdict(spec),
     )
     return after
+
+
+def _is_off(link: Link) -> bool:
+    """Whether a link that was published is not as it was published."""
+    return link.state is LinkState.MISSING or (link.state is LinkState.PUBLISHED and link.problem is not None)
 
 
 async def unpublish(database: AsyncConnection, actor: Actor, cluster_id: str, *, force: bool) -> Link:

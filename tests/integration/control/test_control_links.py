@@ -253,6 +253,17 @@ async def test_who_was_refused_is_not_let_in_by_asking_again(plane: ControlPlane
     assert (await one(plane, "approved", "third"))["reason"] == "as second"
 
 
+async def test_a_link_that_somebody_changed_elsewhere_is_said_to_differ(plane: ControlPlane, scene: Scene) -> None:
+    await published(plane, scene)
+    there = scene.get(scene.service_id)
+    scene.put(scene.service_id, {**there, "properties": {**there["properties"], "enableProxyProtocol": False}})
+    shown = await plane.until(LINK, lambda link: link.get("problem") is not None)
+    assert (shown["problem"]["code"], "PROXY v2 on" in shown["problem"]["sentence"]) == ("link_differs", True)
+    await plane.call("PUT", LINK, body(scene), status=202)
+    await plane.until(LINK, lambda link: link["state"] == "published" and link["problem"] is None)
+    assert scene.get(scene.service_id)["properties"]["enableProxyProtocol"] is True
+
+
 async def test_pending_connections_expire_after_two_weeks(plane: ControlPlane, scene: Scene, clock: LateClock) -> None:
     alias = await published(plane, scene)
     endpoint = ask(scene, alias)
