@@ -41,6 +41,11 @@ ELSEWHERE = {
     Code.CLOUD_REFUSED: "tests/integration/control/test_control_links.py",
     Code.CLOUD_UNAVAILABLE: "tests/integration/control/test_control_links.py",
     Code.DEPLOYMENT_UNREACHABLE: "tests/integration/control/test_ingress.py",
+    Code.DEPLOYMENT_NOT_FOUND: "tests/integration/control/test_control_asking.py",
+    Code.ADMIN_NOT_CONFIGURED: "tests/integration/control/test_control_asking.py",
+    Code.ADMIN_REFUSED: "tests/integration/control/test_control_asking.py",
+    Code.ADMIN_UNREACHABLE: "tests/integration/control/test_control_asking.py",
+    Code.ADMIN_ANSWER_FOREIGN: "tests/integration/control/test_control_asking.py",
 }
 
 
