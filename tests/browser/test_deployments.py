@@ -40,6 +40,8 @@ async def deployment(site: Site, api: FakeAdminApi) -> AsyncIterator[None]:
     api.tokens.clear()
     api.workloads.clear()
     api.instead.clear()
+    api.queues.clear()
+    api.hour.clear()
     api.ranges, api.report, api.restriction = (), None, admin.RestrictionOutcome.RESTRICTED
     api.agents[AGENT] = admin_api.agent(1, name="oslo-1", path=PathKind.LINK, link_id=268435747)
     silent = {"health": admin.AgentHealth.UNHEALTHY, "last_heartbeat_at": admin_api.NOW - timedelta(minutes=2)}
@@ -66,6 +68,7 @@ async def test_each_page_is_fit_for_everybody(site: Site, api: FakeAdminApi, ope
             f"{BASE}/agents/{SICK}",
             f"{BASE}/agents/register?name=oslo-9",
             f"{BASE}/tokens",
+            f"{BASE}/queues",
             f"{BASE}/workloads",
             f"{BASE}/workloads/{found.workload_id}",
             f"{BASE}/access",
@@ -85,6 +88,30 @@ async def test_why_an_agent_is_unhealthy_is_two_clicks_from_the_overview(viewer:
     await expect(viewer.page.get_by_text("heartbeat_missing")).to_be_visible()
     await expect(viewer.page.get_by_text("It is late.")).to_be_visible()
     await viewer.check()
+
+
+async def test_queues_that_nobody_serves_are_first_and_the_hour_is_drawn(admin: Tab, api: FakeAdminApi) -> None:
+    await admin.open(f"{BASE}/queues")
+    await expect(admin.page.get_by_text("No queue yet")).to_be_visible()
+    await expect(admin.page.get_by_role("img", name="No workload ended in the last hour.")).to_be_visible()
+    nobody = {"agents": (), "agents_count": 0, "slots": 0}
+    api.queues = [
+        admin_api.queue("gpu", queued=3, oldest_queued_seconds=41.0, **nobody),
+        admin_api.queue("default", running=2, slots_used=2, agents_count=25),
+    ]
+    api.hour = {0: (7, 2), 30: (1, 0)}
+    first = admin.page.get_by_role("row").nth(1)  # as it comes, without a reload
+    await expect(first).to_contain_text("gpu", timeout=10_000)
+    await expect(first).to_contain_text("nobody")
+    await expect(first).to_contain_text("--queues gpu")
+    await expect(admin.page.get_by_role("row").nth(2)).to_contain_text("oslo-1 and 24 more")
+    plot = admin.page.get_by_role("img", name=re.compile("8 succeeded, 2 failed, 0 were lost"))
+    await expect(plot).to_be_visible()
+    assert await admin.page.locator("rect.plot-good").count() == 2
+    assert await admin.page.locator("rect.plot-bad").count() == 1
+    await admin.check()
+    await admin.page.get_by_role("link", name="gpu").click()
+    await expect(admin.page.get_by_label("Queue")).to_have_value("gpu")
 
 
 async def test_an_agent_is_cordoned_and_the_page_follows(admin: Tab, viewer: Tab, api: FakeAdminApi) -> None:

@@ -51,6 +51,37 @@ def agent(number: int, **changes: Any) -> admin.AgentView:
     )
 
 
+def queue(name: str, **changes: Any) -> admin.QueueView:
+    return admin.QueueView(
+        **{
+            "queue": name,
+            "queued": 0,
+            "oldest_queued_seconds": None,
+            "leased": 0,
+            "running": 0,
+            "agents": ("oslo-1",),
+            "agents_count": 1,
+            "slots": 8,
+            "slots_used": 0,
+            **changes,
+        }
+    )
+
+
+def hour(ends: dict[int, tuple[int, int]]) -> tuple[admin.MinuteView, ...]:
+    now = NOW.replace(second=0, microsecond=0)
+    return tuple(
+        admin.MinuteView(
+            at=now - timedelta(minutes=ago),
+            succeeded=ends.get(ago, (0, 0))[0],
+            failed=ends.get(ago, (0, 0))[1],
+            lost=0,
+            cancelled=0,
+        )
+        for ago in range(59, -1, -1)
+    )
+
+
 def workload(number: int, **changes: Any) -> admin.WorkloadView:
     return admin.WorkloadView(
         **{
@@ -103,6 +134,9 @@ class FakeAdminApi:
     url: str = ""
     agents: dict[UUID, admin.AgentView] = field(default_factory=dict)
     workloads: dict[UUID, admin.WorkloadView] = field(default_factory=dict)
+    queues: list[admin.QueueView] = field(default_factory=list)
+    #: Minutes ago → how many succeeded, how many failed.
+    hour: dict[int, tuple[int, int]] = field(default_factory=dict)
     tokens: dict[str, admin.TokenView] = field(default_factory=dict)
     ranges: tuple[str, ...] = ()
     restriction: admin.RestrictionOutcome = admin.RestrictionOutcome.RESTRICTED
@@ -184,6 +218,10 @@ class FakeAdminApi:
                 }[verb]
                 self.agents[UUID(agent_id)] = self.agents[UUID(agent_id)].model_copy(update=flags)
                 return 200, self.agents[UUID(agent_id)]
+            case "GET", ["queues"]:
+                return 200, admin.QueuePage(queues=tuple(self.queues))
+            case "GET", ["throughput"]:
+                return 200, admin.ThroughputView(minutes=hour(self.hour))
             case "GET", ["workloads"]:
                 rows = [
                     one

@@ -36,9 +36,11 @@ PARTS = {
     "LeasedWorkload",
     "NoteView",
 } | {
+    "MinuteView",
     "PortUseView",
     "ProbedAgent",
     "ProbeRow",
+    "QueueView",
     "RouteView",
     "SettledLease",
     "Settlement",

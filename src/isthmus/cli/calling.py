@@ -257,6 +257,10 @@ class Plane:
             if before is None or len(found) >= limit:
                 return admin.WorkloadPage(workloads=tuple(found), next_before=before)
 
+    def queues(self) -> admin.QueuePage:
+        """All queues."""
+        return self._ask(admin.QueuePage, "GET", paths.ADMIN_QUEUES)
+
     def workload(self, workload_id: UUID) -> admin.WorkloadDetail:
         """One workload with its payload."""
         return self._ask(admin.WorkloadDetail, "GET", paths.ADMIN_WORKLOAD.format(workload_id=workload_id))

@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, Lazy]] = {
     "deployment": Lazy("isthmus.cli.deployments", "Set up a deployment, run it, look at it, and say who may come in."),
     "token": Lazy("isthmus.cli.tokens", "Agent tokens: create, list, revoke, rotate."),
     "agents": Lazy("isthmus.cli.agents", "Agents: look at them, cordon, drain, remove."),
+    "queues": Lazy("isthmus.cli.queues", "Queues: what waits, what runs, who serves them."),
     "workloads": Lazy("isthmus.cli.workloads", "Workloads: look at them, cancel."),
     "agent": Lazy("isthmus.cli.agent", "Run an agent: it claims workloads and runs them here."),
     "api": Lazy("isthmus.cli.api", "Run the Remote Execution API of a deployment."),

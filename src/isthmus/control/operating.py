@@ -102,6 +102,14 @@ class OperatedDeployment:
         """One workload with Airflow's payload."""
         return await self._get(admin.WorkloadDetail, paths.ADMIN_WORKLOAD.format(workload_id=workload_id))
 
+    async def queues(self) -> admin.QueuePage:
+        """All queues, those with work that nobody serves first."""
+        return await self._get(admin.QueuePage, paths.ADMIN_QUEUES)
+
+    async def throughput(self) -> admin.ThroughputView:
+        """The last hour, by minute."""
+        return await self._get(admin.ThroughputView, paths.ADMIN_THROUGHPUT)
+
     # --- who may come in
 
     async def replace_allow_list(self, actor: Actor, body: admin.AllowListBody) -> admin.AllowListView:

@@ -293,6 +293,46 @@ class WorkloadPage(Response):
     next_before: str | None = None
 
 
+class QueueView(Response):
+    """A queue that has work, or that a worker agent serves.
+
+    ``agents`` names some of the ``agents_count`` healthy ones that take work of it now; ``slots`` are theirs.
+    ``oldest_queued_seconds`` is null while nothing is queued.
+    """
+
+    queue: str
+    queued: int
+    oldest_queued_seconds: float | None
+    leased: int
+    running: int
+    agents: tuple[str, ...]
+    agents_count: int
+    slots: int
+    slots_used: int
+
+
+class QueuePage(Response):
+    """All queues, those with work that nobody serves first."""
+
+    queues: tuple[QueueView, ...]
+
+
+class MinuteView(Response):
+    """How many workloads were settled in the minute that begins ``at``, by outcome."""
+
+    at: datetime
+    succeeded: int
+    failed: int
+    lost: int
+    cancelled: int
+
+
+class ThroughputView(Response):
+    """The last hour in sixty minutes, the oldest first; the last one is not over yet."""
+
+    minutes: tuple[MinuteView, ...]
+
+
 class WorkloadDetail(Response):
     """One workload with Airflow's payload (which holds no token)."""
 

@@ -50,6 +50,10 @@ ADMIN_WORKLOADS: Final = f"{ADMIN_PREFIX}/workloads"
 ADMIN_WORKLOAD: Final = f"{ADMIN_PREFIX}/workloads/{{workload_id}}"
 #: ``POST`` without a body answers 202 WorkloadView: cancelled if it had not started, else asked to stop.
 ADMIN_WORKLOAD_CANCEL: Final = f"{ADMIN_PREFIX}/workloads/{{workload_id}}/cancel"
+#: ``GET`` QueuePage.
+ADMIN_QUEUES: Final = f"{ADMIN_PREFIX}/queues"
+#: ``GET`` ThroughputView.
+ADMIN_THROUGHPUT: Final = f"{ADMIN_PREFIX}/throughput"
 
 # The rest of the internal listener, without a token.
 #: ``GET`` HealthView; status 503 while the process cannot do its work.

@@ -64,6 +64,25 @@ def test_tables_fit_eighty_columns_and_keep_every_word(api: admin_api.FakeAdminA
     assert "abcdefghijkl" in out
 
 
+def test_queues_are_listed_with_what_to_do_about_those_that_nobody_serves(
+    api: admin_api.FakeAdminApi, run: Run
+) -> None:
+    code, out, err = run("queues", "list")
+    assert (code, out) == (0, "")
+    assert "No queue has work" in err
+    api.queues = [
+        admin_api.queue("gpu", queued=3, oldest_queued_seconds=41.0, agents=(), agents_count=0, slots=0),
+        admin_api.queue("default", running=2, slots_used=2, agents_count=25),
+    ]
+    code, out, err = run("queues", "list")
+    assert [line.split()[:3] for line in out.splitlines()[1:]] == [["gpu", "3", "41"], ["default", "0", "-"]]
+    assert "nobody" in out
+    assert "oslo-1, and 24 more" in out
+    assert "start an agent with --queues gpu" in err
+    code, out, _ = run("queues", "list", "--json")
+    assert admin.QueuePage.model_validate_json(out).queues == tuple(api.queues)
+
+
 def test_an_agent_is_found_by_name_and_by_id(api: admin_api.FakeAdminApi, run: Run) -> None:
     agent = admin_api.agent(3, warnings=(admin_api.warning("the clock is 40 s behind"),))
     api.agents[agent.agent_id] = agent

@@ -1,11 +1,13 @@
 """Reading and steering: what operators see and do."""
 
+import itertools
 import uuid
+from datetime import timedelta
 
 import pytest
 from tests import planting
 
-from isthmus.deployment import reading, steering
+from isthmus.deployment import reading, steering, tallies
 from isthmus.deployment.errors import PlaneRefusedError
 from isthmus.deployment.pooling import Pool
 from isthmus.deployment.reading import WorkloadFilter
@@ -70,6 +72,54 @@ async def test_workloads_come_in_pages_newest_first_and_filtered(pool: Pool) -> 
 @pytest.mark.parametrize("before", ["", "x", "2026-01-01~x", f"2026-01-01T00:00:00~{uuid.uuid4()}"])
 async def test_a_cursor_that_is_none_of_ours_is_refused(pool: Pool, before: str) -> None:
     assert await refused(reading.workloads(pool, WorkloadFilter(), before=before)) == Code.REQUEST_INVALID
+
+
+async def test_queues_are_tallied_with_who_serves_them(pool: Pool) -> None:
+    assert await tallies.queues(pool, heartbeat_seconds=10) == []
+    agents = await planting.add_agents(pool, 4)
+    for agent, queues in zip(agents, (["default", "gpu"], ["default"], ["idle"], ["default"]), strict=True):
+        await pool.execute("UPDATE isthmus_agent SET queues = $2::jsonb WHERE id = $1", agent, queues)
+    await pool.execute("UPDATE isthmus_agent SET cordoned = true WHERE id = $1", agents[0])
+    late = "UPDATE isthmus_agent SET last_heartbeat_at = now() - interval '31 seconds' WHERE id = $1"
+    await pool.execute(late, agents[3])
+    ids = await planting.add_workloads(pool, 4) + await planting.add_workloads(pool, 2, queue="gpu")
+    await pool.execute("UPDATE isthmus_workload SET queued_at = now() - interval '40 seconds' WHERE id = $1", ids[4])
+    for index, state in enumerate(("leased", "running", "succeeded")):
+        await pool.execute("UPDATE isthmus_workload SET state = $2 WHERE id = $1", ids[index], state)
+    gpu, default, idle = await tallies.queues(pool, heartbeat_seconds=10)
+    assert (gpu.queue, gpu.queued, gpu.agents, gpu.agents_count, gpu.slots) == ("gpu", 2, (), 0, 0)
+    assert gpu.oldest_seconds is not None
+    assert 39 < gpu.oldest_seconds < 60
+    assert (default.queue, default.queued, default.leased, default.running) == ("default", 1, 1, 1)
+    assert (default.agents, default.agents_count) == (("agent2",), 1)
+    assert default.slots > 0
+    assert (idle.queue, idle.queued, idle.oldest_seconds, idle.agents) == ("idle", 0, None, ("agent3",))
+
+
+async def test_the_last_hour_is_tallied_by_minute(pool: Pool) -> None:
+    ids = await planting.add_workloads(pool, 5)
+    ends = (("succeeded", "0"), ("failed", "0"), ("lost", "30 minutes"), ("cancelled", "59 minutes"))
+    settle = "UPDATE isthmus_workload SET state = $2, settled_at = date_trunc('minute', now()) - $3::text::interval"
+    for one, (state, ago) in zip(ids, (*ends, ("succeeded", "60 minutes")), strict=True):
+        await pool.execute(f"{settle} WHERE id = $1", one, state, ago)
+    minutes = await tallies.last_hour(pool)
+    assert len(minutes) == 60
+    assert all(after.at - before.at == timedelta(minutes=1) for before, after in itertools.pairwise(minutes))
+    assert (minutes[-1].succeeded, minutes[-1].failed, minutes[29].lost, minutes[0].cancelled) == (1, 1, 1, 1)
+    assert sum(one.succeeded + one.failed + one.lost + one.cancelled for one in minutes) == 4, "an hour and no more"
+
+
+@pytest.mark.parametrize(("statement", "arguments"), [(tallies._QUEUES, (30.0, 20)), (tallies._MINUTES, ())])
+async def test_tallies_use_their_indexes(pool: Pool, statement: str, arguments: tuple[object, ...]) -> None:
+    await pool.execute(
+        "INSERT INTO isthmus_workload "
+        "(id, kind, state, queue, subject_id, display_name, payload, queued_at, settled_at) "
+        "SELECT gen_random_uuid(), 'callback', 'succeeded', 'default', n::text, '', '{}', now(), "
+        "now() - n * interval '10 seconds' FROM generate_series(1, 20000) AS n"
+    )
+    await pool.execute("ANALYZE isthmus_workload")
+    plan = "\n".join(row[0] for row in await pool.fetch(f"EXPLAIN {statement}", *arguments))
+    assert "Seq Scan on isthmus_workload" not in plan, plan
 
 
 async def test_counts(pool: Pool) -> None:

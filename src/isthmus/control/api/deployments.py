@@ -41,6 +41,7 @@ def add(routes: APIRouter, core: Core) -> None:
     _add_tokens(routes, core)
     _add_agents(routes, core)
     _add_workloads(routes, core)
+    _add_tallies(routes, core)
 
 
 def _asked(*codes: Code) -> dict[int | str, dict[str, Any]]:
@@ -201,6 +202,18 @@ def _add_agents(routes: APIRouter, core: Core) -> None:
         """Cordon an agent (no new work), uncordon it, or drain it (no new work, then leave)."""
         found = await core.operating.deployment(cluster_id, deployment_id)
         return await found.steer_agent(who, agent_id, verb.value)
+
+
+def _add_tallies(routes: APIRouter, core: Core) -> None:
+    @routes.get(_BELOW + paths.ADMIN_QUEUES, operation_id="deployment_queues", responses=_asked())
+    async def queues(cluster_id: ClusterId, deployment_id: DeploymentId) -> admin.QueuePage:
+        """All queues: what waits, what runs, and which agents serve them; those that nobody serves first."""
+        return await (await core.operating.deployment(cluster_id, deployment_id)).queues()
+
+    @routes.get(_BELOW + paths.ADMIN_THROUGHPUT, operation_id="deployment_throughput", responses=_asked())
+    async def throughput(cluster_id: ClusterId, deployment_id: DeploymentId) -> admin.ThroughputView:
+        """How many workloads were settled in each minute of the last hour."""
+        return await (await core.operating.deployment(cluster_id, deployment_id)).throughput()
 
 
 def _add_workloads(routes: APIRouter, core: Core) -> None:

@@ -34,6 +34,7 @@ from isthmus.control.web.pages import (
     guides,
     operators,
     overview,
+    queues,
     tokens,
     workloads,
 )
@@ -48,6 +49,7 @@ PAGES: Final = (
     *deployments.PAGES,
     *agents.PAGES,
     *tokens.PAGES,
+    *queues.PAGES,
     *workloads.PAGES,
     *access.PAGES,
     *clusters.PAGES,

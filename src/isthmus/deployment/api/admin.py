@@ -6,6 +6,7 @@ every refusal is a ``PlaneRefusedError`` of the core or a validation error, and 
 """
 
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import asdict
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -16,7 +17,7 @@ from fastapi import Request as HttpRequest
 from pydantic import ValidationError
 
 from isthmus import __version__
-from isthmus.deployment import reading, steering
+from isthmus.deployment import reading, steering, tallies
 from isthmus.deployment.access import Decided
 from isthmus.deployment.api import documents
 from isthmus.deployment.api.refusals import BadRequestError
@@ -73,6 +74,7 @@ def router(plane: Plane, clock: Clock, *, airflow_version: str) -> APIRouter:
     _add_tokens(routes, plane, clock)
     _add_agents(routes, plane)
     _add_workloads(routes, plane)
+    _add_tallies(routes, plane)
     return routes
 
 
@@ -222,6 +224,34 @@ def _add_agents(routes: APIRouter, plane: Plane) -> None:
         """Cordon an agent (no new work), uncordon it, or drain it (no new work, then leave)."""
         await _STEERING[verb](plane.pool, agent_id)
         return _agent(await reading.agent(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds))
+
+
+def _add_tallies(routes: APIRouter, plane: Plane) -> None:
+    @routes.get(paths.ADMIN_QUEUES, operation_id="queues")
+    async def queues() -> admin.QueuePage:
+        """All queues: what waits, what runs, and which agents serve them; those that nobody serves first."""
+        found = await tallies.queues(plane.pool, heartbeat_seconds=plane.config.heartbeat_seconds)
+        return admin.QueuePage(queues=tuple(_queue(one) for one in found))
+
+    @routes.get(paths.ADMIN_THROUGHPUT, operation_id="throughput")
+    async def throughput() -> admin.ThroughputView:
+        """How many workloads were settled in each minute of the last hour."""
+        found = await tallies.last_hour(plane.pool)
+        return admin.ThroughputView(minutes=tuple(admin.MinuteView(**asdict(one)) for one in found))
+
+
+def _queue(one: tallies.QueueTally) -> admin.QueueView:
+    return admin.QueueView(
+        queue=one.queue,
+        queued=one.queued,
+        oldest_queued_seconds=one.oldest_seconds,
+        leased=one.leased,
+        running=one.running,
+        agents=one.agents,
+        agents_count=one.agents_count,
+        slots=one.slots,
+        slots_used=one.slots_used,
+    )
 
 
 def _add_workloads(routes: APIRouter, plane: Plane) -> None:
