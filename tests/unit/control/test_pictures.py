@@ -1,5 +1,6 @@
 """What the overview draws of a cluster: the way that healthy agents come by, and what is in the way of others."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from isthmus.wire.problems import Code
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 CLUSTER = "clabcdefgh2"
+CIDR = "10.20.0.0/16"
 SIGHT = Sight(Deployment("dtest234", CLUSTER, ("https://api:8443",), None, None, "", NOW))
 
 
@@ -53,7 +55,7 @@ def ways(drawn: pictures.Picture) -> dict[tuple[str, str], str]:
 
 def test_traffic_is_drawn_where_healthy_agents_come() -> None:
     oslo, bergen = connection("oslo", ConnectionState.APPROVED), connection("bergen", ConnectionState.PENDING)
-    drawn = pictures.picture(CLUSTER, link(), [oslo, bergen], [SIGHT], [agent(1, oslo)])
+    drawn = pictures.picture(CLUSTER, link(), [oslo, bergen], [SIGHT], [agent(1, oslo)], cidr=CIDR)
     assert ways(drawn) == {
         ("oslo", "Link service"): "used",
         ("bergen", "Link service"): "waiting",
@@ -69,7 +71,9 @@ def test_what_is_broken_is_drawn_as_such() -> None:
     oslo = connection("oslo", ConnectionState.REJECTED)
     away = Sight(SIGHT.deployment, Problem(Code.ADMIN_UNREACHABLE, "It does not answer."))
     agents = [agent(1, oslo, AgentHealth.UNHEALTHY), agent(2, None, AgentHealth.UNHEALTHY), agent(3, None)]
-    drawn = pictures.picture(CLUSTER, link(problem=Problem("x", "The NAT is outside.")), [oslo], [away], agents)
+    drawn = pictures.picture(
+        CLUSTER, link(problem=Problem("x", "The NAT is outside.")), [oslo], [away], agents, cidr=CIDR
+    )
     assert kinds(drawn) == {
         "oslo": "bad",
         "Link service": "bad",
@@ -83,13 +87,28 @@ def test_what_is_broken_is_drawn_as_such() -> None:
 
 def test_a_deployment_that_nobody_configured_is_no_alarm() -> None:
     unknown = Sight(SIGHT.deployment, Problem(Code.ADMIN_NOT_CONFIGURED, "It has no admin URL."))
-    assert kinds(pictures.picture(CLUSTER, None, [], [unknown], []))["dtest234"] == "plain"
+    assert kinds(pictures.picture(CLUSTER, None, [], [unknown], [], cidr=CIDR))["dtest234"] == "plain"
 
 
 def test_many_endpoints_fit_and_none_is_forgotten() -> None:
     many = [connection(f"endpoint-{number}-{'x' * 60}", ConnectionState.APPROVED) for number in range(50)]
-    drawn = pictures.picture(CLUSTER, link(), many, [], [])
+    drawn = pictures.picture(CLUSTER, link(), many, [], [], cidr=CIDR)
     assert "44 further endpoints" in kinds(drawn)
     assert all(len(box.title) <= 30 and box.y + box.height <= drawn.height for box in drawn.boxes)
     places = [(box.x, box.y) for box in drawn.boxes]
     assert len(set(places)) == len(places)
+
+
+def test_a_public_path_that_is_shut_on_purpose_is_drawn_so() -> None:
+    oslo = connection("oslo", ConnectionState.APPROVED)
+    for ranges, kind in {
+        ("10.20.0.0/16",): "kept",
+        ("10.20.2.0/24",): "kept",
+        ("10.20.0.0/16", "203.0.113.0/24"): "open",
+        ("10.0.0.0/8",): "open",
+        ("2001:db8::/32",): "open",
+        (): "open",
+    }.items():
+        view = admin_api.deployment(admin_api.FakeAdminApi("")).model_copy(update={"allowed_ranges": ranges})
+        drawn = pictures.picture(CLUSTER, link(), [oslo], [replace(SIGHT, view=view)], [agent(1, oslo)], cidr=CIDR)
+        assert ways(drawn)["Public entrance", "dtest234"] == kind, ranges

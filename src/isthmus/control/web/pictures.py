@@ -4,6 +4,7 @@ Boxes stand in three columns, in units of pixels; lines lead from left to right.
 to do: a way is ``used`` while a healthy agent comes by it.
 """
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -45,7 +46,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A line between two boxes. ``kind``: used, open, waiting, shut."""
+    """A line between two boxes. ``kind``: used, open, waiting, shut; or kept, shut on purpose by an allow list."""
 
     start: tuple[int, int]
     end: tuple[int, int]
@@ -68,8 +69,10 @@ def picture(
     connections: Sequence[Connection],
     sights: Sequence[Sight],
     agents: Sequence[SeenAgent],
+    *,
+    cidr: str,
 ) -> Picture:
-    """The picture of one cluster."""
+    """The picture of one cluster, whose own network is ``cidr``."""
     by_public = [one for one in agents if one.agent.path is PathKind.PUBLIC]
     link_page = ("clusters", cluster_id, "link")
     left = [_endpoint(one, agents, cluster_id) for one in connections[:_MOST]]
@@ -103,7 +106,8 @@ def picture(
         own = [one for one in agents if one.sight.deployment.deployment_id == name and _is_well(one)]
         used = {one.agent.path for one in own}
         ways.append(_way(link_box, box, "used" if PathKind.LINK in used and through else "open"))
-        ways.append(_way(entrance, box, "used" if PathKind.PUBLIC in used else "open"))
+        public_way = "kept" if _is_restricted(sight, cidr) else "open"
+        ways.append(_way(entrance, box, "used" if PathKind.PUBLIC in used else public_way))
     return Picture(height, tuple(boxes), tuple(ways), _words(cluster_id, link, connections, sights, agents))
 
 
@@ -156,6 +160,14 @@ def _deployment(sight: Sight) -> tuple[str, str]:
     view = sight.view
     kind = "bad" if view.agents_unhealthy else "good" if view.agents_healthy else "plain"
     return kind, f"{view.workloads_queued} queued, {view.workloads_active} running"
+
+
+def _is_restricted(sight: Sight, cidr: str) -> bool:
+    """Whether the deployment lets in nobody but what comes from the cluster's own network: through the link."""
+    ranges = () if sight.view is None else sight.view.allowed_ranges
+    own = ipaddress.IPv4Network(cidr)
+    found = [ipaddress.ip_network(one) for one in ranges]
+    return bool(found) and all(isinstance(one, ipaddress.IPv4Network) and one.subnet_of(own) for one in found)
 
 
 def _agents(well: int, ill: int) -> str:

@@ -46,6 +46,7 @@ async def overview(visit: Visit) -> View:
                 connected.get(one.cluster_id, ()),
                 [sight for cluster, sight in seen.deployments if cluster.cluster_id == one.cluster_id],
                 [agent for agent in seen.agents if agent.sight.deployment.cluster_id == one.cluster_id],
+                cidr=str(one.cidr),
             ),
         )
         for one in found[:_DRAWN]
