@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from playwright.async_api import expect
 from tests.browser.conftest import CLUSTER, LINK, OpenTab, Site, Tab
+from tests.browser.test_pages import check_commands
 from tests.integration.control.test_control_links import ask, status_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -85,6 +86,15 @@ async def test_what_is_expected_is_approved_as_it_appears(admin: Tab, site: Site
     await expectation.get_by_role("button", name="Expect no longer").click()
     await expect(page.get_by_text("It is expected no longer.")).to_be_visible()
     await expect(page.get_by_role("row").filter(has_text=endpoint)).to_have_count(0)
+
+
+async def test_what_goes_through_the_link_is_asked_for_and_shown_when_it_is_there(admin: Tab) -> None:
+    await admin.open(LINK)
+    traffic = admin.page.get_by_role("region", name="Traffic")
+    await expect(traffic).to_contain_text("nothing measured", timeout=15_000)  # as it comes, without a reload
+    await expect(traffic.get_by_role("time")).to_be_visible()
+    await admin.check()
+    await check_commands(admin)
 
 
 async def test_the_guide_has_the_clusters_values_and_the_customers(admin: Tab, site: Site) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+import structlog
+
 from isthmus.control.links import Problem
 from isthmus.kit.clocks import Clock
 from isthmus.kit.errors import IsthmusError
@@ -22,6 +24,8 @@ _FRESH_SECONDS: Final = 60.0
 _WAIT_SECONDS: Final = 10.0
 #: More link services than any control plane has at hand; the ones that were asked for first are forgotten.
 _REMEMBERED: Final = 2000
+
+log = structlog.get_logger(__name__)
 
 _SLOW: Final = Problem(
     "metrics_late", "The cloud has not said yet what goes through the link.", "Ask again in a minute."
@@ -50,15 +54,28 @@ class Meter:
     async def read(self, service_id: str) -> Reading:
         """What went through a link service in the last hour."""
         key = names.key(service_id)
-        task = self._under_way.get(key)
-        if task is None and not self._is_fresh(key):
-            task = self._under_way[key] = asyncio.create_task(self._ask(key, service_id), name=f"traffic of {key}")
+        task = self._asking(key, service_id)
         if task is not None:
             done, _ = await asyncio.wait([task], timeout=_WAIT_SECONDS)
             if not done:
                 return replace(self._readings.get(key, Reading()), problem=_SLOW)
             task.result()  # a bug is not to be silent
         return self._readings[key]
+
+    def glance(self, service_id: str) -> Reading:
+        """What is remembered now, without waiting; the cloud is asked for the next one who looks."""
+        key = names.key(service_id)
+        task = self._asking(key, service_id)
+        if task is not None:
+            task.add_done_callback(_tell)
+        return self._readings.get(key, Reading())
+
+    def _asking(self, key: str, service_id: str) -> asyncio.Task[None] | None:
+        """The question that is under way, or begins now; None if what is known is fresh."""
+        task = self._under_way.get(key)
+        if task is None and not self._is_fresh(key):
+            task = self._under_way[key] = asyncio.create_task(self._ask(key, service_id), name=f"traffic of {key}")
+        return task
 
     async def close(self) -> None:
         """Ask no further."""
@@ -85,3 +102,9 @@ class Meter:
         while len(self._readings) > _REMEMBERED:
             oldest = next(iter(self._readings))
             del self._readings[oldest], self._asked_at[oldest]
+
+
+def _tell(task: asyncio.Task[None]) -> None:
+    """Nobody waits for this one: a bug is not to be silent."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("traffic could not be asked for", exc_info=error)

@@ -66,6 +66,25 @@ async def test_a_minute_is_remembered(meter: Meter, cloud: Cloud, clock: ManualC
     assert first.traffic.traffic.span == LAST_HOUR
 
 
+async def test_a_glance_waits_for_nobody(meter: Meter, cloud: Cloud, clock: ManualClock) -> None:
+    cloud.answers.clear()
+    assert meter.glance(SERVICE) == metering.Reading()
+    assert meter.glance(SERVICE) == metering.Reading()
+    cloud.answers.set()
+    first = await meter.read(SERVICE)
+    assert (bytes_of(first), cloud.asked) == (1, 1)
+    assert meter.glance(SERVICE.upper()) == first
+    await clock.sleep(61)
+    assert meter.glance(SERVICE) == first, "the old one until there is a new one"
+    assert bytes_of(await meter.read(SERVICE)) == 2
+    await clock.sleep(61)
+    cloud.failure = DENIED
+    meter.glance(SERVICE)
+    refused = await meter.read(SERVICE)
+    assert refused.problem is not None
+    assert bytes_of(meter.glance(SERVICE)) == 2, "what was known stays, with the problem"
+
+
 async def test_many_who_ask_are_one_question(meter: Meter, cloud: Cloud) -> None:
     cloud.answers.clear()
     readers = [asyncio.create_task(meter.read(SERVICE)) for _ in range(20)]

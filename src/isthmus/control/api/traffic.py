@@ -27,10 +27,11 @@ def add(routes: APIRouter, core: Core) -> None:
         async with core.database.begin() as database:
             await clusters.get(database, cluster_id)
             found = await links.get(database, cluster_id)
-        return _view(cluster_id, await core.carrier.meter.read(found.spec.service.service_id))
+        return view(cluster_id, await core.carrier.meter.read(found.spec.service.service_id))
 
 
-def _view(cluster_id: str, reading: Reading) -> LinkTrafficView:
+def view(cluster_id: str, reading: Reading) -> LinkTrafficView:
+    """A reading as the API has it."""
     measured = reading.traffic
     carried = None if measured is None else measured.traffic
     return LinkTrafficView(

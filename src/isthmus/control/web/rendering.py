@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from isthmus import __version__
-from isthmus.control.web import times
+from isthmus.control.web import amounts, times
 from isthmus.control.web.assets import Assets
 from isthmus.control.web.visits import PREFIX, Notice, View, Visit, address
 from isthmus.wire.problems import Problem
@@ -83,7 +83,13 @@ class Pages:
             version=__version__,
         )
         self._environment.filters.update(
-            when=_when, short_id=_short_id, took=times.duration, json=_json, quoted=shlex.quote
+            when=_when,
+            short_id=_short_id,
+            took=times.duration,
+            size=amounts.size,
+            percent=amounts.percent,
+            json=_json,
+            quoted=shlex.quote,
         )
 
     def page(self, visit: Visit, view: View, notice: Notice | None) -> Response:

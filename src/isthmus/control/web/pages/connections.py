@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from isthmus.control import auditing, clusters, links
-from isthmus.control.api import views
+from isthmus.control.api import traffic, views
 from isthmus.control.api.refusals import field
 from isthmus.control.api.routes import ProblemError
 from isthmus.control.web.visits import Form, Moved, Notice, Page, View, Visit, address, body_of
@@ -42,8 +42,14 @@ async def link(visit: Visit) -> View:
                 "next": _next(cluster_id, wanted, page),
                 "expectations": [views.expectation(one) for one in expected],
                 "can": _can,
+                "traffic": traffic.view(cluster_id, visit.core.carrier.meter.glance(found.spec.service.service_id)),
             }
-    live = ("clusters/link_facts", "clusters/link_connections", "clusters/link_expectations")
+    live = (
+        "clusters/link_facts",
+        "clusters/link_traffic",
+        "clusters/link_connections",
+        "clusters/link_expectations",
+    )
     return View(
         "clusters/link.html", f"Private link of {cluster_id}", "clusters", values, () if found is None else live
     )
