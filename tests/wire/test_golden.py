@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from isthmus.wire import admin, agents, control, frames, probes, problems, traffic, workloads
+from isthmus.wire import admin, agents, control, dags, frames, logs, probes, problems, traffic, triggers, workloads
 from isthmus.wire.bodies import Request, Response
 
 GOLDEN = Path(__file__).parent / "golden"
 BODIES: dict[str, type[Request] | type[Response]] = {
     name: body
-    for module in (agents, workloads, admin, control, probes, problems, frames, traffic)
+    for module in (agents, workloads, dags, logs, admin, control, probes, problems, frames, traffic, triggers)
     for name, body in vars(module).items()
     if inspect.isclass(body) and issubclass(body, Request | Response) and body.__module__ == module.__name__
 }
@@ -27,26 +27,51 @@ PARTS = {
     "AgentSight",
     "AgentWarning",
     "AuditEntry",
+    "BundleVerdict",
+    "BundleView",
+    "DagClaim",
+    "DagClaimReference",
     "DeploymentSight",
     "ExecutionDetail",
     "FieldProblem",
+    "HeldBundle",
     "HeldLease",
     "KnownConnection",
     "LeaseReference",
     "LeasedWorkload",
+    "LogRead",
+    "LogSubject",
     "NoteView",
 } | {
     "MinuteView",
     "PortUseView",
     "ProbedAgent",
     "ProbeRow",
+    "Observation",
+    "ObservedBundle",
+    "ObservedFile",
+    "OfferedBundle",
     "QueueView",
+    "RefusedBundleView",
+    "RefusedCaller",
     "RouteView",
     "SettledLease",
     "Settlement",
+    "StandbyTerms",
+    "StandbyView",
     "StartedLease",
+    "StepProgressView",
     "StepView",
+    "Submission",
+    "SubmittedFile",
+    "TriggerEventReport",
+    "TriggerFailure",
+    "TriggerWorkload",
+    "TriggererView",
+    "VerificationEntry",
     "Versions",
+    "WaitingTriggersView",
+    "WayView",
 }
 
 
@@ -74,7 +99,15 @@ def test_unknown_fields(name: str) -> None:
 
 
 def test_secrets_are_in_no_repr() -> None:
-    for name in ("ClaimResponse", "TaskTokenResponse", "TokenCreated", "OperatorCreated", "Launch"):
+    for name in (
+        "ClaimResponse",
+        "TaskTokenResponse",
+        "TokenCreated",
+        "OperatorCreated",
+        "Launch",
+        "Begin",
+        "ComponentTokenResponse",
+    ):
         text = (GOLDEN / f"{name}.json").read_text()
         assert "s3cret" in text
         assert "s3cret" not in repr(BODIES[name].model_validate_json(text))

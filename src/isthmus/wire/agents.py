@@ -6,16 +6,18 @@ plane's commands; there is no inbound channel.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
 from isthmus.wire.bodies import Request, Response
-from isthmus.wire.names import AgentName, QueueName, Role
+from isthmus.wire.names import AgentName, Privacy, QueueName, Role
 from isthmus.wire.probes import ProbeOrder, ProbeReport
 
 Slots = Annotated[int, Field(ge=1, le=1024)]
+#: What one agent may hold at once; a triggerer holds more than a worker.
+MAX_HELD: Final = 100_000
 #: At most what every reader of JSON holds exactly (RFC 8259, section 6).
 Fence = Annotated[int, Field(ge=1, le=2**53 - 1)]
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -39,6 +41,17 @@ class Versions(Request):
     python: str = Field(max_length=64)
 
 
+#: The name of a group of agents, as of an agent.
+GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$", max_length=63)]
+
+
+class StandbyTerms(Request):
+    """For which group an agent stands by, and for how long that must be unable (or able again) before it moves."""
+
+    for_group: GroupName
+    after_seconds: float = Field(ge=0, le=86400)
+
+
 class EnrolmentRequest(Request):
     """``POST enrolments``: I am here, this is what I can do.
 
@@ -51,9 +64,11 @@ class EnrolmentRequest(Request):
     role: Role
     instance_id: UUID
     queues: tuple[QueueName, ...] = Field(min_length=1, max_length=64)
-    slots: Slots
+    slots: int = Field(ge=1, le=MAX_HELD)
     versions: Versions
     labels: dict[LabelName, LabelText] = Field(default_factory=dict, max_length=32)
+    group: GroupName | None = None
+    standby: StandbyTerms | None = None
 
 
 class EnrolmentResponse(Response):
@@ -64,6 +79,10 @@ class EnrolmentResponse(Response):
     claim_wait_seconds: float
     lease_seconds: float
     plane_version: str
+    #: The agent lets no more out than this, whatever its own setting says.
+    least_privacy: Privacy = Privacy.OPEN
+    #: Whether the plane keeps the logs of tasks that have ended (``wire.logs.LogShipmentRequest``).
+    ship_logs: bool = False
 
 
 class Severity(StrEnum):
@@ -107,7 +126,7 @@ class HeartbeatRequest(Request):
     agent_id: UUID
     instance_id: UUID
     phase: Phase = Phase.READY
-    slots_used: int = Field(ge=0, le=1024)
+    slots_used: int = Field(ge=0, le=MAX_HELD)
     leases: tuple[HeldLease, ...] = Field(default=(), max_length=1024)
     warnings: tuple[AgentWarning, ...] = Field(default=(), max_length=32)
     probe_report: ProbeReport | None = None
@@ -124,7 +143,7 @@ class HeartbeatResponse(Response):
     """The plane's commands. They are states, not events: an agent may see the same one many times.
 
     ``cancel`` names leases to kill; ``lost`` names reported leases that the plane has given up, to be killed as well.
-    ``probes`` is there until the plane has the report on it.
+    ``probes`` is there until the plane has the report on it, ``fetch_log`` until it has the log tail of that order.
     """
 
     heartbeat_seconds: float
@@ -133,3 +152,26 @@ class HeartbeatResponse(Response):
     cancel: tuple[LeaseReference, ...] = ()
     lost: tuple[LeaseReference, ...] = ()
     probes: ProbeOrder | None = None
+    fetch_log: UUID | None = None
+
+
+#: The most that a log tail has: with all around it less than a plane takes as a body unless it is told otherwise.
+MAX_LOG_LINES = 500
+MAX_LOG_LINE = 2000
+MAX_LOG_BYTES = 192 * 1024
+
+
+class LogTailRequest(Request):
+    """``POST log-tails``: the end of the agent's own log, as ``order_id`` asked for; the newest line last.
+
+    It has no logs of tasks. Taken once for each order; the plane cuts what is over ``MAX_LOG_BYTES``.
+    """
+
+    agent_id: UUID
+    instance_id: UUID
+    order_id: UUID
+    lines: tuple[Annotated[str, StringConstraints(max_length=MAX_LOG_LINE)], ...] = Field(max_length=MAX_LOG_LINES)
+
+
+class LogTailResponse(Response):
+    """The plane has the log tail."""

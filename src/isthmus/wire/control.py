@@ -186,11 +186,27 @@ class NoteView(Response):
 
 
 class PlanView(Response):
-    """Steps in order; with ``blocks`` none is taken."""
+    """Steps in order; with ``blocks`` none is taken.
+
+    ``digest`` names all of it: whoever publishes or unpublishes with it (``?plan=``) is refused when something else
+    would be done by then. Empty where it was made by a control plane that does not know of it.
+    """
 
     steps: tuple[StepView, ...]
     warnings: tuple[NoteView, ...]
     blocks: tuple[NoteView, ...]
+    digest: str = ""
+
+
+class StepProgressView(Response):
+    """A step that is on its way: ``waiting``, ``running``, ``retrying`` (because of ``trouble``), ``done``."""
+
+    kind: str
+    sentence: str
+    state: str
+    trouble: str = ""
+    since: datetime | None = None
+    seconds: float | None = None
 
 
 class LinkState(StrEnum):
@@ -204,7 +220,10 @@ class LinkState(StrEnum):
 
 
 class LinkView(Response):
-    """A cluster's link. ``alias`` is what customers are given; empty until the cloud has made it."""
+    """A cluster's link. ``alias`` is what customers are given; empty until the cloud has made it.
+
+    ``progress`` has the steps while it is published or unpublished by the process that answers.
+    """
 
     cluster_id: str
     state: LinkState
@@ -221,6 +240,7 @@ class LinkView(Response):
     problem: NoteView | None
     published_at: datetime | None
     observed_at: datetime | None
+    progress: tuple[StepProgressView, ...] = ()
 
 
 class Verb(StrEnum):
@@ -357,6 +377,7 @@ class ExpectationPage(Response):
     """What is expected, newest first."""
 
     expectations: tuple[ExpectationView, ...]
+    next_after: str | None = None
 
 
 class OperatorRole(StrEnum):
@@ -392,9 +413,10 @@ class OperatorCreated(Response):
 
 
 class OperatorPage(Response):
-    """All operators, by name."""
+    """Operators, by name."""
 
     operators: tuple[OperatorView, ...]
+    next_after: str | None = None
 
 
 class AuditEntry(Response):

@@ -1,5 +1,8 @@
 """Frames between the agent's control process and its fork server, over a UNIX stream socket.
 
+The same frames go between the control process and its components (the DAG processor, the triggerer): ``Ready``,
+``Begin``, ``Status``, ``Stop``.
+
 Each frame is a 4-byte big-endian length and a JSON object with a ``type``. The fork server says ``Ready`` first. The
 control process owns the socket's life: when it closes, the fork server kills every workload and ends.
 
@@ -15,8 +18,9 @@ from uuid import UUID
 
 from pydantic import Field, TypeAdapter
 
+from isthmus.wire.agents import AgentWarning
 from isthmus.wire.bodies import Request
-from isthmus.wire.names import Kind
+from isthmus.wire.names import Kind, Privacy
 
 #: A payload is about 1 KB; 16 MiB leaves room for callbacks with large arguments.
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
@@ -28,13 +32,18 @@ LOCK_OPTION: Final = "--lock-fd"
 
 
 class Ready(Request):
-    """Fork server → control: imported, frozen, and waiting; these are my versions."""
+    """Fork server → control: imported, frozen, and waiting; these are my versions.
+
+    ``log_folder`` is Airflow's base_log_folder there, and ``remote_logs`` whether remote logging is configured.
+    """
 
     type: Literal["ready"] = "ready"
     pid: int
     airflow: str
     task_sdk: str
     python: str
+    log_folder: str = ""
+    remote_logs: bool = False
 
 
 class Launch(Request):
@@ -80,13 +89,50 @@ class Kill(Request):
     grace_seconds: float = Field(ge=0)
 
 
+class Foreign(Request):
+    """Fork server → control: these, which are below me and are to be killed, are another user's; I may not.
+
+    A task with ``run_as_user`` has such processes. The control process kills those that are below the fork server.
+    """
+
+    type: Literal["foreign"] = "foreign"
+    pids: tuple[int, ...] = Field(max_length=1000)
+
+
 class Stop(Request):
     """Control → fork server: kill what is left and end."""
 
     type: Literal["stop"] = "stop"
 
 
-Frame = Annotated[Ready | Launch | Launched | Exited | Kill | Stop, Field(discriminator="type")]
+class Begin(Request):
+    """Control → component: the plane has let us in for your role; do it.
+
+    ``agent_id`` and ``instance_id`` go into every body to the plane. ``gateway_token`` opens the gateway for the role's
+    paths. Sent again when the agent has enrolled anew: then what the plane had given before is void. ``privacy`` is the
+    profile in force: only in ``open`` reasons of failures may be told to the plane.
+    """
+
+    type: Literal["begin"] = "begin"
+    agent_id: UUID
+    instance_id: UUID
+    slots: int = Field(ge=1)
+    gateway_socket: str
+    gateway_token: str = Field(repr=False)
+    privacy: Privacy = Privacy.OPEN
+
+
+class Status(Request):
+    """Component → control: how it is; sent on a change. ``warnings`` is everything that is wrong now."""
+
+    type: Literal["status"] = "status"
+    slots_used: int = Field(default=0, ge=0)
+    warnings: tuple[AgentWarning, ...] = Field(default=(), max_length=16)
+
+
+Frame = Annotated[
+    Ready | Launch | Launched | Exited | Kill | Foreign | Stop | Begin | Status, Field(discriminator="type")
+]
 _FRAME: Final[TypeAdapter[Frame]] = TypeAdapter(Frame)
 
 

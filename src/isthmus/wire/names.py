@@ -1,7 +1,7 @@
 """The names that both sides use: identifiers, roles, kinds, and their syntax."""
 
 from enum import StrEnum
-from typing import Annotated, NewType
+from typing import Annotated, Final, NewType
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StringConstraints
@@ -20,6 +20,9 @@ AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9._]*[a-
 
 #: An Airflow queue: what ``task_instance.queue`` can hold (256 characters), without commas (lists are comma-separated).
 QueueName = Annotated[str, StringConstraints(pattern=r"^[^,\x00-\x1f]+$", min_length=1, max_length=256)]
+
+#: The names of DAG bundles (``dags.BundleName``) that are meant: ``*`` stands for any characters, ``?`` for one.
+BundlePattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_*?][A-Za-z0-9_. *?-]*$", max_length=250)]
 
 
 def _number(value: object) -> object:
@@ -40,6 +43,18 @@ class Role(StrEnum):
     WORKER = "worker"
     DAG_PROCESSOR = "dag-processor"
     TRIGGERER = "triggerer"
+
+
+class Privacy(StrEnum):
+    """What leaves the customer's network, the most permissive profile first (``docs/privacy.md``)."""
+
+    OPEN = "open"
+    MASKED = "masked"
+    STRICT = "strict"
+
+
+#: In place of a reason that does not leave the network. It is in the log of whatever it happened to.
+WITHHELD: Final = "withheld: see the agent's log"
 
 
 class PathKind(StrEnum):

@@ -21,6 +21,36 @@ TASK_TOKENS: Final = f"{AGENT_PREFIX}/workloads/{{workload_id}}/token"
 
 #: ``GET`` ProbeResponse: who the caller is to the plane, and where it seems to come from.
 PROBE: Final = f"{AGENT_PREFIX}/probe"
+#: ``POST`` LogTailRequest: the end of the agent's own log, when the answer to a heartbeat asked for it.
+LOG_TAILS: Final = f"{AGENT_PREFIX}/log-tails"
+#: ``POST`` ComponentTokenRequest: Airflow's token for an agent's own calls of the execution prefix.
+COMPONENT_TOKENS: Final = f"{AGENT_PREFIX}/component-tokens"
+
+#: DAG processing (``isthmus.wire.dags``), for agents with the role dag-processor; all ``POST``.
+DAG_PROCESSING_PREFIX: Final = f"{AGENT_PREFIX}/dag-processing"
+DAG_BUNDLES: Final = f"{DAG_PROCESSING_PREFIX}/bundles"
+DAG_SUBMISSIONS: Final = f"{DAG_PROCESSING_PREFIX}/submissions"
+DAG_OBSERVATIONS: Final = f"{DAG_PROCESSING_PREFIX}/observations"
+DAG_CLAIMS: Final = f"{DAG_PROCESSING_PREFIX}/claims"
+DAG_SETTLEMENTS: Final = f"{DAG_PROCESSING_PREFIX}/settlements"
+
+# Triggers, for agents with the role triggerer (``isthmus.wire.triggers``).
+#: ``POST`` TriggerLoadRequest: the triggers that the agent holds; answered when they change, or after a wait.
+TRIGGER_LOADS: Final = f"{AGENT_PREFIX}/triggers/load"
+#: ``POST`` TriggerWorkloadsRequest.
+TRIGGER_WORKLOADS: Final = f"{AGENT_PREFIX}/triggers/workloads"
+#: ``POST`` TriggerEventsRequest answers TriggerReportsResponse.
+TRIGGER_EVENTS: Final = f"{AGENT_PREFIX}/triggers/events"
+#: ``POST`` TriggerFailuresRequest answers TriggerReportsResponse.
+TRIGGER_FAILURES: Final = f"{AGENT_PREFIX}/triggers/failures"
+
+# Task logs, for agents with the role worker or triggerer (``isthmus.wire.logs``).
+#: ``POST`` LogReadsRequest: the logs that are asked of the agent; answered when there is one, or after a wait.
+LOG_READS: Final = f"{AGENT_PREFIX}/log-reads"
+#: ``POST`` LogChunkRequest: the next part of one of them.
+LOG_CHUNKS: Final = f"{AGENT_PREFIX}/log-reads/chunks"
+#: ``POST`` LogShipmentRequest: the next part of a finished log, to be kept by the plane.
+LOG_SHIPMENTS: Final = f"{AGENT_PREFIX}/log-shipments"
 
 # The admin API. Bodies are those of ``isthmus.wire.admin``; errors are problems. The pages take ``limit`` and
 # ``after`` (agents) or ``before`` (workloads) as query parameters.
@@ -42,6 +72,13 @@ ADMIN_AGENTS: Final = f"{ADMIN_PREFIX}/agents"
 ADMIN_AGENT: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}"
 #: ``POST`` ProbesRequest answers 202 AgentView: the agent is asked to run probes; its report comes with a heartbeat.
 ADMIN_AGENT_PROBES: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}/probes"
+#: ``GET`` LogTailView: the last log tail of the agent; ``POST`` LogOrderRequest answers 202 LogTailView: the agent is
+#: asked for one with its next heartbeat.
+ADMIN_AGENT_LOG: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}/log"
+#: ``GET`` VerificationPage, newest first; query ``agent`` (a name), ``limit``, ``before``.
+ADMIN_VERIFICATIONS: Final = f"{ADMIN_PREFIX}/verifications"
+#: ``GET`` VerificationView: one verification with its rows. The id is that of the order.
+ADMIN_VERIFICATION: Final = f"{ADMIN_PREFIX}/verifications/{{verification_id}}"
 #: ``POST`` without a body answers AgentView; ``{verb}`` is cordon, uncordon or drain.
 ADMIN_AGENT_VERB: Final = f"{ADMIN_PREFIX}/agents/{{agent_id}}/{{verb}}"
 #: ``GET`` WorkloadPage; query ``state``, ``queue``, ``kind``, ``dag_id``, ``agent_id``, ``limit``, ``before``.
@@ -52,8 +89,14 @@ ADMIN_WORKLOAD: Final = f"{ADMIN_PREFIX}/workloads/{{workload_id}}"
 ADMIN_WORKLOAD_CANCEL: Final = f"{ADMIN_PREFIX}/workloads/{{workload_id}}/cancel"
 #: ``GET`` QueuePage.
 ADMIN_QUEUES: Final = f"{ADMIN_PREFIX}/queues"
+#: ``GET`` BundlePage; query ``start``, ``limit``.
+ADMIN_BUNDLES: Final = f"{ADMIN_PREFIX}/bundles"
+#: ``GET`` TriggersView; query ``start``, ``limit`` (of the triggerers).
+ADMIN_TRIGGERS: Final = f"{ADMIN_PREFIX}/triggers"
 #: ``GET`` ThroughputView.
 ADMIN_THROUGHPUT: Final = f"{ADMIN_PREFIX}/throughput"
+#: ``GET`` RefusedPage; query ``before``, ``limit``.
+ADMIN_REFUSED: Final = f"{ADMIN_PREFIX}/refused"
 
 # The rest of the internal listener, without a token.
 #: ``GET`` HealthView; status 503 while the process cannot do its work.

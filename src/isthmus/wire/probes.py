@@ -40,13 +40,18 @@ class ProbeRow(Request):
 
 
 class ProbeReport(Request):
-    """One verification; ``status`` is the worst of its rows. ``order_id`` names the order that it answers."""
+    """One verification; ``status`` is the worst of its rows. ``order_id`` names the order that it answers.
+
+    Not ``finished``: the rows so far, of an order that asked for them; more follow with the next heartbeats.
+    """
 
     order_id: UUID | None = None
     url: Line
     started_at: datetime
     status: ProbeStatus
     rows: tuple[ProbeRow, ...] = Field(max_length=MAX_ROWS)
+    #: Left out when it is true: a plane that asks for no rows in between does not know it.
+    finished: bool = Field(default=True, exclude_if=bool)
 
 
 class KnownConnection(Response):
@@ -65,7 +70,7 @@ class ProbeOrder(Response):
 
     ``endpoint`` is the private endpoint's address, if the plane was told it; ``public_addresses`` are the cluster's, to
     be asked whether they refuse; ``public_allowed`` says that a public path is as it should be. ``connection`` is the
-    endpoint's, where whoever ordered knows it.
+    endpoint's, where whoever ordered knows it. ``live`` asks for the rows as they come, before the report is finished.
     """
 
     order_id: UUID
@@ -73,6 +78,7 @@ class ProbeOrder(Response):
     public_addresses: tuple[IPvAnyAddress, ...] = ()
     public_allowed: bool = True
     connection: KnownConnection | None = None
+    live: bool = False
 
 
 class ProbedAgent(Response):

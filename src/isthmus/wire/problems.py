@@ -28,6 +28,7 @@ class Code(StrEnum):
     TOKEN_WRONG_DEPLOYMENT = "token_wrong_deployment"
     TOKEN_SCOPE = "token_scope"
     TOKEN_WRONG_LINK = "token_wrong_link"
+    ROLE_NOT_USED = "role_not_used"
     TOKEN_LIMIT = "token_limit"
     TOKEN_NOT_FOUND = "token_not_found"
     ADMIN_TOKEN_INVALID = "admin_token_invalid"
@@ -39,11 +40,16 @@ class Code(StrEnum):
     SDK_TOO_NEW = "sdk_too_new"
     AGENT_TOO_OLD = "agent_too_old"
     WORKLOAD_NOT_FOUND = "workload_not_found"
+    VERIFICATION_NOT_FOUND = "verification_not_found"
+    LOG_NOT_ASKED = "log_not_asked"
+    LOG_READ_ENDED = "log_read_ended"
+    LOGS_NOT_KEPT = "logs_not_kept"
     LEASE_LOST = "lease_lost"
     CONNECTION_NOT_ALLOWED = "connection_not_allowed"
     VARIABLE_NOT_ALLOWED = "variable_not_allowed"
     BODY_TOO_LARGE = "body_too_large"
     BODY_MALFORMED = "body_malformed"
+    ENCODING_UNSUPPORTED = "encoding_unsupported"
     REQUEST_INVALID = "request_invalid"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     DATABASE_UNAVAILABLE = "database_unavailable"
@@ -66,6 +72,7 @@ class Code(StrEnum):
     LINK_NOT_FOUND = "link_not_found"
     LINK_EXISTS = "link_exists"
     LINK_IN_USE = "link_in_use"
+    PLAN_CHANGED = "plan_changed"
     CONNECTION_NOT_FOUND = "connection_not_found"
     CONNECTION_DECIDED = "connection_decided"
     CONNECTION_FINAL = "connection_final"
@@ -76,6 +83,7 @@ class Code(StrEnum):
     # Said by the agent's gateway to tasks, never by the plane.
     GATEWAY_TOKEN_UNKNOWN = "gateway_token_unknown"
     PLANE_UNREACHABLE = "plane_unreachable"
+    PRIVACY_REFUSED = "privacy_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,12 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         "Have the agent come through that link: the cluster's name must lead to its endpoint (isthmus verify looks). "
         "Or use a token for this path: isthmus token create.",
     ),
+    Code.ROLE_NOT_USED: Meaning(
+        403,
+        "The deployment has no agents with this role",
+        False,
+        "Start the agent without this role (--role), or add the role to [isthmus] roles of the deployment.",
+    ),
     Code.TOKEN_LIMIT: Meaning(
         409,
         "The deployment has as many active agent tokens as it may have",
@@ -180,6 +194,27 @@ MEANINGS: Final[dict[Code, Meaning]] = {
     Code.WORKLOAD_NOT_FOUND: Meaning(
         404, "This deployment has no such workload", False, "Check the id with: isthmus workloads list."
     ),
+    Code.VERIFICATION_NOT_FOUND: Meaning(
+        404,
+        "There is no such verification",
+        False,
+        "Each agent's last 50 are kept, for 30 days. List them with: isthmus agents verifications.",
+    ),
+    Code.LOG_NOT_ASKED: Meaning(
+        409, "The plane has not asked for this log tail", False, "Send one for each fetch_log, once."
+    ),
+    Code.LOG_READ_ENDED: Meaning(
+        404,
+        "Nobody waits for this log any more",
+        False,
+        "The agent stops sending it. Whoever closed the page opens it again.",
+    ),
+    Code.LOGS_NOT_KEPT: Meaning(
+        409,
+        "The deployment keeps no task logs",
+        False,
+        "Set [isthmus] ship_logs of the deployment, or leave the agent's ship_logs off.",
+    ),
     Code.LEASE_LOST: Meaning(
         409, "The lease on this workload is gone", False, "Stop what was started for it; the plane has gone on."
     ),
@@ -201,6 +236,9 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         413, "The request body is larger than the deployment accepts", False, "Send less, or raise the limit."
     ),
     Code.BODY_MALFORMED: Meaning(400, "The request body is not JSON", False, "Send a JSON object."),
+    Code.ENCODING_UNSUPPORTED: Meaning(
+        415, "The request body is compressed in a way that is not understood", False, "Send gzip, or plain JSON."
+    ),
     Code.REQUEST_INVALID: Meaning(422, "The request does not have the expected form", False, "See errors."),
     Code.METHOD_NOT_ALLOWED: Meaning(405, "The path does not take this method", False, "See the OpenAPI document."),
     Code.DATABASE_UNAVAILABLE: Meaning(503, "The deployment's database does not answer", True, "Try again."),
@@ -303,6 +341,12 @@ MEANINGS: Final[dict[Code, Meaning]] = {
         False,
         "Remove their connections first (isthmus link remove), or force it: they cannot come back.",
     ),
+    Code.PLAN_CHANGED: Meaning(
+        409,
+        "What would be done now is not what was agreed to",
+        False,
+        "Nothing was done. Something has changed since the plan was made: look at the new plan, and agree to that.",
+    ),
     Code.CONNECTION_NOT_FOUND: Meaning(
         404,
         "The link has no such connection",
@@ -354,6 +398,13 @@ MEANINGS: Final[dict[Code, Meaning]] = {
     ),
     Code.PLANE_UNREACHABLE: Meaning(
         503, "The agent does not reach the plane", True, "See the agent's log and its /healthz."
+    ),
+    Code.PRIVACY_REFUSED: Meaning(
+        403,
+        "The agent's privacy profile keeps this in its network",
+        False,
+        "Keep the value in a store of your own (an XCom backend, a state store backend) and set privacy_references to "
+        "where it is, or choose another privacy profile: docs/privacy.md.",
     ),
 }
 
