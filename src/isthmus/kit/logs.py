@@ -4,14 +4,20 @@ One line per change, not per retry, is the callers' business. Ours is that no li
 an agent token, a bearer token or the password of a URL is masked on its way out, in every value of every event, because
 an exception's text can carry anything.
 
+Tracebacks are plain and bounded, also in a process that has not called ``configure``: structlog's own default has Rich
+print the locals of every frame, which holds a process up for seconds and shows whatever secret is in them.
+
 What libraries log by the standard ``logging`` module comes out the same way, from WARNING upwards.
 """
 
 import logging
 import re
 import sys
+from collections import deque
 from enum import StrEnum
 from typing import Any, Final, TextIO
+
+from isthmus.kit import lines
 
 # structlog imports rich if it is there, for tracebacks that we do not print: 5 MB in every process that logs.
 _HAD_RICH: Final = "rich" in sys.modules
@@ -72,18 +78,98 @@ def _mask_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     return {key: _mask(value) for key, value in event.items()}
 
 
+class Tail:
+    """The end of a process's log, in memory: what its last lines were, whatever became of standard error.
+
+    The newest ``lines`` are kept, none longer than ``line_characters``, and together at most ``size_bytes`` as JSON.
+    """
+
+    def __init__(self, *, lines: int, line_characters: int, size_bytes: int) -> None:
+        self._kept: deque[str] = deque(maxlen=lines)
+        self._line_characters = line_characters
+        self._size_bytes = size_bytes
+        self._size = 0
+        self._write = structlog.dev.ConsoleRenderer(colors=False, sort_keys=False, pad_event_to=0)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The newest last."""
+        return tuple(self._kept)
+
+    def note(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        """Keep the line of a masked event, and pass it on: a processor of structlog's."""
+        known = {key: value for key, value in event.items() if not key.startswith("_")}
+        trace = str(known.pop("exception", ""))
+        self._add(str(self._write(logger, method, known)))
+        for line in trace.splitlines():
+            self._add(f"    {line}")
+        return event
+
+    def _add(self, line: str) -> None:
+        line = lines.visible(line)[: self._line_characters]
+        if len(self._kept) == self._kept.maxlen:
+            self._drop()
+        self._kept.append(line)
+        self._size += _json_bytes(line)
+        while self._size > self._size_bytes:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._size -= _json_bytes(self._kept.popleft())
+
+
+def _json_bytes(line: str) -> int:
+    """What the line takes in a list, with its quotes and a comma. Nothing else is escaped in what is visible."""
+    return len(line.encode()) + line.count("\\") + line.count('"') + 3
+
+
+#: What is kept of a traceback, in characters: its beginning says where it began, its end what went wrong.
+_TRACEBACK_HEAD: Final = 4_000
+_TRACEBACK_TAIL: Final = 12_000
+
+
+def _bound_traceback(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    text = event.get("exception")
+    if isinstance(text, str) and len(text) > _TRACEBACK_HEAD + _TRACEBACK_TAIL:
+        left_out = len(text) - _TRACEBACK_HEAD - _TRACEBACK_TAIL
+        head, tail = text[:_TRACEBACK_HEAD], text[-_TRACEBACK_TAIL:]
+        event["exception"] = f"{head}\n... {left_out} characters left out ...\n{tail}"
+    return event
+
+
+_TRACEBACKS: Final[tuple[Processor, ...]] = (structlog.processors.format_exc_info, _bound_traceback)
+
+if not structlog.is_configured():  # until somebody configures it: as it is, but for tracebacks and secrets
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            *_TRACEBACKS,
+            _mask_event,
+            structlog.dev.ConsoleRenderer(),
+        ]
+    )
+
+
 def configure(
-    level: LogLevel = LogLevel.INFO, form: LogFormat = LogFormat.CONSOLE, *, stream: TextIO | None = None
+    level: LogLevel = LogLevel.INFO,
+    form: LogFormat = LogFormat.CONSOLE,
+    *,
+    stream: TextIO | None = None,
+    tail: Tail | None = None,
 ) -> None:
-    """Set up logging for the whole process. Call it once, before the first line."""
+    """Set up logging for the whole process. Call it once, before the first line. ``tail`` keeps the last lines."""
     out = sys.stderr if stream is None else stream
     numeric = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        *_TRACEBACKS,
         _mask_event,
     ]
+    if tail is not None:
+        shared.append(tail.note)
     renderer: Processor
     if form is LogFormat.JSON:
         renderer = structlog.processors.JSONRenderer(default=str)

@@ -15,8 +15,8 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -200,6 +200,28 @@ def kill_below(*, spared: Collection[int] = (), below: int | None = None, timeou
     return []
 
 
+def kill_of(pids: Collection[int], *, below: int) -> list[int]:
+    """SIGKILL to those of ``pids`` that are below ``below``, whoever asks for it; returns those that it was sent to."""
+    sent: list[int] = []
+    for pid in descendants(below):
+        if pid in pids:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+                sent.append(pid)
+    return sent
+
+
+def may_signal(pid: int) -> bool:
+    """Whether the calling process may signal ``pid``; True when it is gone."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return True
+
+
 def kill_tree(pid: int, *, timeout_seconds: float = 5.0) -> list[int]:
     """Kill and reap ``pid``, a child of the calling subreaper, and all below it; returns what could not be killed.
 
@@ -352,3 +374,27 @@ def spawn(
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise ProcessError(f"cannot start {command[0]}: {error}", code="spawn_refused") from error
+
+
+@contextmanager
+def files_as(user: User | None) -> Iterator[None]:
+    """Let this thread open files as ``user`` and with no right beyond theirs; nothing changes for None.
+
+    Linux keeps the user that file permissions are checked for (``setfsuid(2)``) for each thread by itself. The
+    supplementary groups stay the process's own. Raises ProcessError without CAP_SETUID and CAP_SETGID.
+    """
+    if user is None:
+        yield
+        return
+    libc, uid, gid = _libc(), os.geteuid(), os.getegid()
+    libc.setfsgid(ctypes.c_uint32(user.gid))
+    libc.setfsuid(ctypes.c_uint32(user.uid))
+    try:
+        # The call tells what was there before and never fails by itself: asking with a number that is none changes
+        # nothing and tells what is there now.
+        if libc.setfsuid(ctypes.c_uint32(0xFFFFFFFF)) != user.uid:
+            raise ProcessError(f"cannot open files as {user.name}", code="user_change_refused")
+        yield
+    finally:
+        libc.setfsuid(ctypes.c_uint32(uid))
+        libc.setfsgid(ctypes.c_uint32(gid))

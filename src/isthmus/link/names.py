@@ -115,6 +115,12 @@ def parse_id(text: str, kind: str = "") -> ResourceId:
     )
 
 
+def brief(id: str) -> str:  # noqa: A002
+    """A resource for people: its group and its name. Customers' endpoints mostly have the same name."""
+    found = _ID.fullmatch(id)
+    return id.rpartition("/")[2] if found is None else f"{found['group']}/{found['path'].rpartition('/')[2]}"
+
+
 def is_id(text: str) -> bool:
     """Whether it looks like a resource id, in the place of a name."""
     return text.startswith("/")
@@ -128,6 +134,21 @@ def are_same(first: str, second: str) -> bool:
 def key(id: str) -> str:  # noqa: A002 - "id" is the word for a resource's address
     """What a resource id is compared by."""
     return id.rstrip("/").lower()
+
+
+def service_beside(frontend_id: str, cluster_id: str) -> str:
+    """The link service that a cluster has unless another one is named, in the load balancer's group.
+
+    Raises ConfigError.
+    """
+    group, found, _ = frontend_id.partition("/loadBalancers/")
+    if not found:
+        raise ConfigError(
+            f"{frontend_id!r} is not the id of a load balancer's frontend",
+            code="resource_id_malformed",
+            hint="It ends with /loadBalancers/NAME/frontendIPConfigurations/NAME: az network lb show has it.",
+        )
+    return f"{group}/privateLinkServices/isthmus-{cluster_id}"
 
 
 def network_of(subnet_id: str) -> str:

@@ -176,7 +176,7 @@ def _judge_token(said: ProbeResponse) -> Finding:
     if said.token_expires_at is None:
         return Finding(Status.PASS, f"{shown}never expires")
     days = (said.token_expires_at - said.now).total_seconds() / 86400
-    shown += f"expires in {days:.0f} days"
+    shown += f"expires in {days:.0f} {'day' if round(days) == 1 else 'days'}"
     if days < TOKEN_WARNING_DAYS:
         return Finding(Status.WARN, shown, f"Rotate it: isthmus token rotate {said.token_id}.")
     return Finding(Status.PASS, shown)

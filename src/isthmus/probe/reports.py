@@ -92,14 +92,15 @@ class Report:
         return Status.PASS
 
 
-def to_wire(report: Report, order_id: UUID | None = None) -> ProbeReport:
-    """The report as it is sent and shown, cut to what the wire allows."""
+def to_wire(report: Report, order_id: UUID | None = None, *, finished: bool = True) -> ProbeReport:
+    """The report as it is sent and shown, cut to what the wire allows; not ``finished``: the rows so far."""
     return ProbeReport(
         order_id=order_id,
         url=report.url[:_LINE],
         started_at=report.started_at,
         status=ProbeStatus(report.status.value),
         rows=tuple(row_to_wire(row) for row in report.rows),
+        finished=finished,
     )
 
 

@@ -146,6 +146,46 @@ def test_kill_tree_takes_the_root_and_leaves_its_siblings(tmp_path: Path) -> Non
     assert json.loads(output) == [[], [False, False, False], True]
 
 
+def test_kill_of_takes_what_is_below_and_nothing_else() -> None:
+    """Whoever names the processes may be lying."""
+    script = "import subprocess, sys; subprocess.Popen(['sleep', '600']); print(flush=True); sys.stdin.read()"
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe) as root,
+        subprocess.Popen(["sleep", "600"]) as stranger,
+    ):
+        try:
+            assert root.stdout is not None
+            root.stdout.readline()
+            (below,) = processes.children(root.pid)
+            pidfd = processes.open_pidfd(below)
+            named = [below, stranger.pid, root.pid, os.getpid(), 1]
+            assert processes.kill_of(named, below=root.pid) == [below]
+            assert processes.wait_pidfd(pidfd, 10)
+            os.close(pidfd)
+            assert stranger.poll() is None
+            assert root.poll() is None
+        finally:
+            for process in (stranger, root):
+                process.kill()
+
+
+@as_root
+def test_may_signal() -> None:
+    script = "from isthmus.kit import processes; import sys; print(processes.may_signal(int(sys.argv[1])))"
+
+    def asked(user: int, pid: int) -> str:
+        command = [sys.executable, "-c", script, str(pid)]
+        return subprocess.run(command, user=user, capture_output=True, text=True, check=True).stdout.strip()
+
+    with subprocess.Popen(["sleep", "600"], user=4001) as process:
+        assert asked(4001, process.pid) == "True"
+        assert asked(4002, process.pid) == "False"
+        assert processes.may_signal(process.pid)
+        process.kill()
+    assert asked(4002, process.pid) == "True", "it is gone"
+
+
 def test_die_with_parent(tmp_path: Path) -> None:
     output = run(
         """

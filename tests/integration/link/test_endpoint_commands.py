@@ -16,6 +16,7 @@ import pytest
 from tests import az
 from tests.fakes.control_plane import in_a_thread
 from tests.fakes.link_scene import HERE, HOST, SIBLING, Scene, network_body
+from tests.strides import stride
 
 from isthmus.cli import main
 from isthmus.lab import running
@@ -220,7 +221,7 @@ def test_the_extra_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 STEPS = 4
 
 
-@pytest.mark.parametrize("after", range(2 * STEPS))
+@pytest.mark.parametrize("after", range(0, 2 * STEPS, stride(3)))
 def test_killed_anywhere_and_run_again(cli: Cli, scene: Scene, after: int) -> None:
     """SIGKILL when the n-th line of progress appears: as a step begins, and as it has ended."""
     alias = scene.publish(autoApproval={"subscriptions": [scene.customer]})
@@ -240,7 +241,7 @@ def test_killed_anywhere_and_run_again(cli: Cli, scene: Scene, after: int) -> No
     assert cli.json("plan", *PLACE)["steps"] == []
 
 
-@pytest.mark.parametrize("after", range(0, 2 * STEPS, 3))
+@pytest.mark.parametrize("after", range(1, 2 * STEPS, stride(4)))
 def test_killed_while_deleting_and_run_again(cli: Cli, scene: Scene, after: int) -> None:
     cli("create", *asked(scene.publish(autoApproval={"subscriptions": [scene.customer]})))
     process = cli.start("delete", *PLACE)

@@ -13,6 +13,7 @@ forward` carries connections across.
 
 import os
 import shutil
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,7 @@ class Deployment(Plane):
     def __init__(self, lab: ServedLab) -> None:
         super().__init__(
             settings={
+                "roles": "worker, dag-processor, triggerer",
                 "listen_host": ADDRESS,
                 "trusted_proxies": f"{ADDRESS}/32",
                 "link_ingresses": f"{ADDRESS}/32",
@@ -163,13 +165,21 @@ class Provider:
         scene.put(here, {"location": HERE, "sku": {"name": "Standard"}, "properties": properties})
         return str(made["properties"]["ipAddress"])
 
+    def _issue(self, program: str, name: str) -> tuple[Path, Path]:
+        """The files of a certificate and its key."""
+        chain, key = self.directory / f"{program}-chain.pem", self.directory / f"{program}-key.pem"
+        for path, content in zip((chain, key), certificates.issue(*self._authority, [name]), strict=True):
+            path.write_bytes(content)
+        return chain, key
+
     # --- the control plane -----------------------------------------------------------------------------------------
 
     @property
     def commands(self) -> dict[str, str]:
         """The environment of operators' commands, at the control plane and at the deployment."""
         return {
-            "ISTHMUS_CONTROL_URL": f"http://127.0.0.1:{self._control_port}",
+            "ISTHMUS_CONTROL_URL": self.control_url,
+            "ISTHMUS_CONTROL_CA_FILE": str(self.authority),
             "ISTHMUS_CONTROL_TOKEN_FILE": str(self.directory / "ann"),
             "ISTHMUS_CONTROL_HOME": str(self.directory / "control"),
             "COLUMNS": "300",
@@ -199,14 +209,30 @@ class Provider:
         assert process.returncode == 0, (words, out, err)
         return out
 
+    @property
+    def control_url(self) -> str:
+        """Where operators are, with programs and with browsers."""
+        return f"https://127.0.0.1:{self._control_port}"
+
     def _start_control_plane(self) -> None:
         self.isthmus("control", "admit", "ann", "--output", str(self.directory / "ann"))
-        flags = {"--listen-port": str(self._control_port), "--look-seconds": "0.5"}
+        tokens = self.directory / "admin-tokens"
+        tokens.mkdir(mode=0o700)
+        (tokens / self.deployment.deployment_id).write_text(self.deployment.secrets["admin token"])
+        chain, key = self._issue("control", "127.0.0.1")
+        flags = {
+            "--listen-port": str(self._control_port),
+            "--look-seconds": "0.5",
+            "--tls-certificate": str(chain),
+            "--tls-private-key": str(key),
+            "--admin-tokens": str(tokens),
+        }
         self.control = self._start("control", ["control", "serve"], flags)
         self.http = httpx.Client(
-            base_url=f"http://127.0.0.1:{self._control_port}",
+            base_url=self.control_url,
             headers={"Authorization": f"Bearer {(self.directory / 'ann').read_text().strip()}"},
             timeout=20,
+            verify=ssl.create_default_context(cafile=str(self.authority)),
         )
         self.await_control_plane()
 
@@ -224,7 +250,12 @@ class Provider:
     def _publish(self) -> None:
         cluster = {"cluster_id": HOST.cluster_id, "cidr": CIDR, "domain": HOST.domain, "region": HERE}
         assert self.asked("POST", "/control/v1/clusters", cluster), self.control.tail()
-        where = {"servers": [f"https://{ADDRESS}:{self.deployment.api_port}"], "tls_name": "localhost"}
+        where = {
+            "servers": [f"https://{ADDRESS}:{self.deployment.api_port}"],
+            "tls_name": "localhost",
+            "admin_url": f"http://127.0.0.1:{self.deployment.admin_port}",
+            "admin_token_reference": self.deployment.deployment_id,
+        }
         registered = f"/control/v1/clusters/{HOST.cluster_id}/deployments/{self.deployment.deployment_id}"
         assert self.asked("PUT", registered, where), self.control.tail()
         spec = self.scene.service_spec()
@@ -273,14 +304,14 @@ class Provider:
         assert door is not None
         (self.directory / "door").touch(mode=0o600)
         (self.directory / "door").write_text(door["secret"])
-        for name, content in zip(("chain", "key"), certificates.issue(*self._authority, [str(HOST)]), strict=True):
-            (self.directory / name).write_bytes(content)
+        chain, key = self._issue("ingress", str(HOST))
         flags = {
             "--cluster": HOST.cluster_id,
             "--control-url": self.commands["ISTHMUS_CONTROL_URL"],
             "--control-token-file": str(self.directory / "door"),
-            "--certificate": str(self.directory / "chain"),
-            "--private-key": str(self.directory / "key"),
+            "--control-ca-file": str(self.authority),
+            "--certificate": str(chain),
+            "--private-key": str(key),
             "--deployments-ca": str(self.deployment.authority.certificate),
             "--home": str(self.directory / "ingress"),
             "--listen-host": ADDRESS,

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final
 
 TABLE: Final = "ip lab"
@@ -123,24 +124,26 @@ class Ruleset:
         )
 
     def _lines(self, tallies: Mapping[str, Tally]) -> Iterator[str]:
-        for name, body in self.timeouts.items():
+        """The table's text. Sorted: two that are equal have one fingerprint, whatever order they were made in."""
+        for name, body in sorted(self.timeouts.items()):
             yield f"ct timeout {name} {{ {body}; }}"
         for name in sorted(self.counters):
             tally = tallies.get(name, Tally())
             yield f"counter {name} {{ packets {tally.packets} bytes {tally.bytes} }}"
         # Chains before the sets whose verdicts name them.
-        for name, chain in self.chains.items():
+        chains = sorted(self.chains.items(), key=itemgetter(0))
+        for name, chain in chains:
             yield f"chain {name} {{"
             if chain.hook:
                 yield f"{chain.hook};"
             yield "}"
-        for name, one in self.sets.items():
+        for name, one in sorted(self.sets.items(), key=itemgetter(0)):
             yield f"{one.word} {name} {{"
             yield one.type
             if one.elements:
                 yield f"elements = {{ {', '.join(_written(one.elements))} }}"
             yield "}"
-        for name, chain in self.chains.items():
+        for name, chain in chains:
             if chain.rules:
                 yield f"chain {name} {{"
                 yield from chain.rules
@@ -185,7 +188,7 @@ def tallies(listing: Iterable[Mapping[str, Any]]) -> dict[str, Tally]:
 
 
 def _written(elements: Mapping[str, str | None]) -> Iterator[str]:
-    return (key if value is None else f"{key} : {value}" for key, value in elements.items())
+    return (key if value is None else f"{key} : {value}" for key, value in sorted(elements.items(), key=itemgetter(0)))
 
 
 def _chains_changed(before: Ruleset, after: Ruleset) -> tuple[list[str], list[str]]:
