@@ -2,7 +2,8 @@
 
 Airflow's executor interface, scheduler and Execution API are ours to use and not ours to change; between minor versions
 they move. So no other module of this package imports Airflow, ``check`` compares what we lean on with what is installed
-before anything starts, and a difference is one clear error instead of a task that fails at night.
+before anything starts, and a difference is one clear error instead of a task that fails at night. The one exception is
+``plugin``, which is loaded where this module would be too heavy, and which leans on what Airflow documents for plugins.
 
 Heavy imports (the Execution API is a FastAPI application of its own) stay inside functions: the executor is loaded by
 processes that never need them.
@@ -14,10 +15,12 @@ import importlib
 import importlib.metadata
 import inspect
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy.engine
@@ -38,8 +41,9 @@ from packaging.version import Version
 from sqlalchemy import ColumnElement, Exists, Select, Text, Uuid, cast, exists, func, select, union_all
 from sqlalchemy.orm import Session
 
-from isthmus.deployment import config
+from isthmus.deployment import components, config, remotelogs
 from isthmus.kit.errors import ConfigError, InternalError
+from isthmus.wire import admin
 from isthmus.wire.names import Kind
 
 if TYPE_CHECKING:
@@ -92,6 +96,12 @@ EXECUTOR_SIDE: Final = (
     Expected("airflow.executors.base_executor:BaseExecutor.revoke_task", ("self", "ti")),
     Expected("airflow.executors.base_executor:BaseExecutor.try_adopt_task_instances", ("self", "tis")),
     Expected("airflow.executors.base_executor:BaseExecutor.get_task_log", ("self", "ti", "try_number")),
+    Expected("airflow.utils.log.file_task_handler:FileTaskHandler._read_from_local", ("self", "worker_log_path")),
+    Expected("airflow.utils.log.file_task_handler:FileTaskHandler._get_executor_get_task_log", ("self", "ti")),
+    Expected("airflow.utils.log.file_task_handler:_get_compatible_log_stream", ("log_messages",)),
+    Expected("airflow.logging_config:get_remote_task_log", ()),
+    Expected("airflow.logging.remote:RemoteLogStreamIO.stream", ("self", "relative_path", "ti")),
+    Expected("airflow.logging.remote:RemoteLogIO.upload", ("self", "path", "ti")),
     Expected("airflow.executors.base_executor:BaseExecutor.fail_connection_test", ("self", "key")),
     Expected("airflow.executors.base_executor:BaseExecutor.debug_dump", ("self",)),
     Expected("airflow.utils.session:create_session", ("scoped",)),
@@ -170,6 +180,12 @@ def scheduler_dead_seconds() -> int:
     return int(conf.getint("scheduler", "scheduler_health_check_threshold"))
 
 
+def airflow_url() -> str | None:
+    """Where people reach Airflow's UI, [api] base_url; None if that is not set, or is nothing that a browser opens."""
+    url = conf.get("api", "base_url", fallback="").rstrip("/")
+    return url if re.fullmatch(admin.WEB_URL_PATTERN, url) else None
+
+
 def default_queue() -> str:
     """The queue of workloads that name none."""
     return str(conf.get_mandatory_value("operators", "default_queue"))
@@ -232,6 +248,34 @@ def engine() -> sqlalchemy.engine.Engine:
     return found
 
 
+# --- task logs -----------------------------------------------------------------------------------------------------
+
+
+def is_live(ti: Any) -> bool:
+    """Whether lines may still be added to the log of ``ti``, a task instance or one of its history."""
+    return ti.state in {TaskInstanceState.RUNNING, TaskInstanceState.DEFERRED}
+
+
+def has_agent_logs() -> bool:
+    """Whether Airflow reads the logs of all states through agents (``remotelogs``)."""
+    from airflow.logging_config import get_remote_task_log
+
+    return isinstance(get_remote_task_log(), remotelogs.AgentLogIO)
+
+
+def plane_logs(relative_path: str) -> tuple[list[str], list[Generator[str, None, None]]]:
+    """What Airflow's own processes (scheduler, triggerer) wrote about a task into a folder that this one sees.
+
+    Airflow does not look there for a finished task that has remote logs.
+    """
+    from airflow.utils.log.file_task_handler import FileTaskHandler
+
+    folder = Path(conf.get_mandatory_value("logging", "base_log_folder")).expanduser()
+    handler: Any = FileTaskHandler(str(folder))
+    sources, streams = handler._read_from_local(folder / relative_path)  # noqa: SLF001 - checked above
+    return sources, streams
+
+
 # --- the Remote Execution API ------------------------------------------------------------------------------------
 
 
@@ -280,6 +324,12 @@ class TaskTokens:
             return self.first(kind, subject_id)
         return self._generator.generate({"sub": subject_id, "scope": "execution"})
 
+    def component(self, agent_id: str) -> str:
+        """A token for the calls that an agent makes for itself: its subject is the agent."""
+        return self._generator.generate(
+            {"sub": agent_id, "scope": "execution"}, valid_for=components.COMPONENT_TOKEN_SECONDS
+        )
+
 
 def execution_app() -> "FastAPI":
     """Airflow's Execution API as an application of its own, whose lifespan its owner must enter.
@@ -296,6 +346,14 @@ def execution_app() -> "FastAPI":
     app = create_task_execution_api_app(lifespan=attrs.evolve(lifespan, registry=svcs.Registry()))
     app.state.dag_bag = create_dag_bag()
     return app
+
+
+def may_see_plugins() -> Callable[..., None]:
+    """A FastAPI dependency: 401 without Airflow's session or token, 403 for who may not see Airflow's plugins."""
+    from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
+    from airflow.api_fastapi.core_api.security import requires_access_view
+
+    return requires_access_view(AccessView.PLUGINS)
 
 
 async def warm(app: "FastAPI") -> None:

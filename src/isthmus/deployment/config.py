@@ -23,7 +23,7 @@ from isthmus.deployment import ranges
 from isthmus.kit import settings
 from isthmus.kit.errors import ConfigError
 from isthmus.kit.settings import setting
-from isthmus.wire.names import DEPLOYMENT_ID_PATTERN
+from isthmus.wire.names import DEPLOYMENT_ID_PATTERN, Privacy, Role
 from isthmus.wire.workloads import MAX_CLAIM_WAIT_SECONDS
 
 SECTION: Final = "isthmus"
@@ -52,12 +52,51 @@ class DeploymentConfig:
         default=None,
         why="Not set: made from listen_host and listen_port.",
     )
+    control_url: str | None = setting(
+        "Where people reach the control plane, as in https://isthmus.example.org. Airflow's menu Browse has an entry "
+        "that opens it; nothing connects to it.",
+        default=None,
+        why="Not set: there is no such entry.",
+    )
     event_driven_scheduling: bool = setting(
         "Whether the executor waits for the database's notifications in the scheduler's place, so that a finished task "
         "is followed by its successor at once instead of after Airflow's idle sleep of a second. Takes effect with "
         "[scheduler] scheduler_idle_sleep_time = 0.",
         default=True,
         why="It costs nothing while nothing happens.",
+    )
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)] = setting(
+        "Which roles agents of this deployment may have, separated by commas: worker, dag-processor, triggerer. With "
+        "dag-processor or triggerer no such process of Airflow runs beside this deployment: agents do that work.",
+        default=(Role.WORKER,),
+        why="As deployments were before there were other roles; isthmus deployment init writes all three.",
+    )
+    dag_sources: bool = setting(
+        "Whether agents send the text of DAG files, which Airflow's UI then shows to those who may see DAG code.",
+        default=False,
+        why="Code stays with the agents.",
+    )
+    ship_logs: bool = setting(
+        "Whether the deployment keeps the logs of tasks that have ended, in its database, from agents that ship them.",
+        default=False,
+        why="Logs stay with the agents, or in a store of the customer's.",
+    )
+    ship_logs_days: Annotated[float, Field(gt=0, le=3650)] = setting(
+        "For how long shipped logs are kept.",
+        default=7.0,
+        unit="days",
+        why="They are in the database and in its backups: deflated, about a tenth of their size.",
+    )
+    bundle_limit: Annotated[int, Field(ge=1, le=10_000)] = setting(
+        "How many DAG bundles agents may bring to the deployment.",
+        default=200,
+        why="More than teams have, few enough to oversee.",
+    )
+    max_dags_body_bytes: Annotated[int, Field(ge=65536, le=256 * 1024 * 1024)] = setting(
+        "The largest body of the DAG processing API, as it is uncompressed: a batch of parsed files.",
+        default=16 * 1024 * 1024,
+        unit="bytes",
+        why="A serialized DAG of 1,000 tasks is below 1 MiB.",
     )
     heartbeat_seconds: Annotated[float, Field(ge=0.1, le=60)] = setting(
         "The time between two heartbeats of an agent; three missed ones make it unhealthy.",
@@ -102,6 +141,12 @@ class DeploymentConfig:
         "shared_* lets tasks list the keys that begin with shared_.",
         default=(),
         why="None: secrets stay with the agents.",
+    )
+    least_privacy: Privacy = setting(
+        "The privacy profile that every agent of the deployment keeps at least: open, masked or strict. An agent whose "
+        "own setting is stricter keeps that.",
+        default=Privacy.OPEN,
+        why="What leaves a network is its owner's to decide; this is for deployments that must not receive more.",
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(
         "The addresses or ranges of the ingress in front of the Remote Execution API, separated by commas, as in "
@@ -168,6 +213,8 @@ class DeploymentConfig:
 
     def __post_init__(self) -> None:
         """Check what one field cannot say alone. Raises ValueError."""
+        if self.control_url is not None and not self.control_url.startswith(("https://", "http://")):
+            raise ValueError("control_url must begin with https:// or http://")
         if self.lease_seconds < 2 * self.heartbeat_seconds:
             raise ValueError("lease_seconds must be at least twice heartbeat_seconds")
         if self.running_lease_seconds < self.lease_seconds:
@@ -220,6 +267,7 @@ class Option:
 _EXAMPLES: Final = {
     "deployment_id": "dq7xk2ma",
     "public_url": "https://cl4k2nq4tz7.external.example.org",
+    "control_url": "https://isthmus.example.org",
     "allowed_connections": "public_*, warehouse_readonly",
     "allowed_variables": "shared_*",
     "trusted_proxies": "10.20.0.0/16, fd00:20::/64",

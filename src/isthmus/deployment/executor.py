@@ -22,7 +22,7 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from isthmus.deployment import compat, databases, queueing, schema
+from isthmus.deployment import compat, databases, queueing, schema, tasklogs
 from isthmus.deployment.pacing import Pacer
 from isthmus.kit.errors import ConfigError, IsthmusError
 from isthmus.wire.admin import WorkloadState as State
@@ -262,20 +262,16 @@ class RemoteExecutor(compat.BaseExecutor):
     # --- looking ------------------------------------------------------------------------------------------------
 
     def get_task_log(self, ti: compat.TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
-        """Say who holds the log of a running task.
+        """The log of a running task, through its agent, unless Airflow has it from there already.
 
-        A message, even without a log, keeps Airflow from fetching it over HTTP from the host that the task named.
+        A message, even without a log, keeps Airflow from fetching it over HTTP from the host that the task named. The
+        texts are made as Airflow takes them: the log is never in memory as a whole.
         """
-        try:
-            with compat.own_session() as session:
-                where = queueing.whereabouts(session, str(ti.id))
-        except SQLAlchemyError as error:
-            return [f"Cannot find out which agent holds the log of try {try_number}: {type(error).__name__}"], []
-        if where is None:
-            return [f"No agent is known to hold the log of try {try_number}."], []
-        if where.agent_name is None:
-            return [f"No agent has taken try {try_number} yet: it is {where.state.value} in queue {where.queue}."], []
-        return [f"The log of try {try_number} is with agent {where.agent_name}, in the customer's network."], []
+        if compat.has_agent_logs():
+            return [f"The log of try {try_number} is with its agent, in the customer's network."], []
+        sources, streams = tasklogs.stream("", ti)
+        texts: Any = tasklogs.blocks(streams)  # Airflow iterates over it, once
+        return sources, texts
 
     def debug_dump(self) -> None:
         """Write what the executor holds into the scheduler's log."""

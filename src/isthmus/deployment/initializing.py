@@ -26,7 +26,7 @@ from typing import Final
 from isthmus.deployment import config, databases, provider
 from isthmus.kit import certificates
 from isthmus.kit.errors import ConfigError, NotFoundError
-from isthmus.wire.names import DEPLOYMENT_ID_PATTERN
+from isthmus.wire.names import DEPLOYMENT_ID_PATTERN, Role
 
 _ISTHMUS: Final = "AIRFLOW__ISTHMUS__"
 _ID_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -34,6 +34,10 @@ _LOCAL_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 #: In the environment file: the certificate's names, for the next run.
 _NAMES_KEPT: Final = "ISTHMUS_SERVER_NAMES"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+#: For new directories alone: one that is in use may have remote logging of its own.
+_AGENT_LOGS: Final = {"AIRFLOW__LOGGING__LOGGING_CONFIG_CLASS": provider.LOGGING_CONFIG}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +173,8 @@ def _environment(spec: DeploymentSpec, directory: Path, held: Mapping[str, str])
         # The executor takes over the scheduler's pause (ADR 0002).
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": chosen("AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME", "0"),
         f"{_ISTHMUS}DEPLOYMENT_ID": chosen(f"{_ISTHMUS}DEPLOYMENT_ID", new_deployment_id, spec.deployment_id),
+        # A directory of before there were other roles stays as it is.
+        f"{_ISTHMUS}ROLES": chosen(f"{_ISTHMUS}ROLES", Role.WORKER if held else ",".join(Role)),
         f"{_ISTHMUS}LISTEN_HOST": chosen(f"{_ISTHMUS}LISTEN_HOST", "0.0.0.0", spec.listen_host),  # noqa: S104
         f"{_ISTHMUS}LISTEN_PORT": listen_port,
         f"{_ISTHMUS}ADMIN_PORT": chosen(f"{_ISTHMUS}ADMIN_PORT", "8444", spec.admin_port),
@@ -184,7 +190,7 @@ def _environment(spec: DeploymentSpec, directory: Path, held: Mapping[str, str])
             code="deployment_id_fixed",
             hint="Agent tokens name the deployment. Make another directory for another deployment.",
         )
-    return {**held, **made, **spec.environment}
+    return {**({} if held else _AGENT_LOGS), **held, **made, **spec.environment}
 
 
 def _bracketed(name: str) -> str:

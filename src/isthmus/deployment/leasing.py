@@ -135,6 +135,7 @@ _CLAIM: Final = f"""
 WITH takers AS (
     SELECT id FROM isthmus_agent
     WHERE id = ANY($2::uuid[]) AND NOT cordoned AND NOT draining AND phase = 'ready'
+      AND (standby_for IS NULL OR standby_active)
     ORDER BY id FOR KEY SHARE
 )
 UPDATE isthmus_workload AS w

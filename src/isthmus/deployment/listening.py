@@ -20,13 +20,29 @@ import structlog
 
 from isthmus.deployment import pooling
 from isthmus.deployment.errors import DatabaseError, translated
-from isthmus.deployment.tables import ACCESS_CHANNEL, AGENTS_CHANNEL, QUEUED_CHANNEL, SCHEDULER_CHANNEL
+from isthmus.deployment.tables import (
+    ACCESS_CHANNEL,
+    AGENTS_CHANNEL,
+    LOG_ROOM_CHANNEL,
+    LOGS_CHANNEL,
+    QUEUED_CHANNEL,
+    SCHEDULER_CHANNEL,
+    TRIGGERS_CHANNEL,
+)
 from isthmus.kit.clocks import Clock, SystemClock
 from isthmus.wire.agents import AgentWarning, Severity
 
 log = structlog.get_logger(__name__)
 
-CHANNELS: Final = (QUEUED_CHANNEL, AGENTS_CHANNEL, ACCESS_CHANNEL, SCHEDULER_CHANNEL)
+CHANNELS: Final = (
+    QUEUED_CHANNEL,
+    AGENTS_CHANNEL,
+    ACCESS_CHANNEL,
+    SCHEDULER_CHANNEL,
+    LOGS_CHANNEL,
+    LOG_ROOM_CHANNEL,
+    TRIGGERS_CHANNEL,
+)
 #: On which a process talks to itself, with its own name as the payload.
 ECHO_CHANNEL: Final = "isthmus_echo"
 

@@ -82,13 +82,28 @@ async def _keep(connection: object) -> None:
     """Leave the session as it is; asyncpg has rolled back an open transaction before it calls this."""
 
 
-async def open_pool(url: str, *, size: int = 8, prepared: bool = True) -> Pool:
-    """A pool of at most ``size`` connections, opened as they are needed. Raises ConfigError for a URL that will not do.
+async def _is_direct(dsn: str) -> bool:
+    """Whether a connection is one to the server itself. A pooler says another number of the session than the server.
 
-    ``prepared=False`` keeps no prepared statements, as a pooler in transaction mode needs it.
+    What lies behind a pooler may be another session for each transaction, and prepared statements belong to one.
+    """
+    connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, command_timeout=STATEMENT_SECONDS)
+    try:
+        async with connection.transaction():
+            return connection.get_server_pid() == int(await connection.fetchval("SELECT pg_backend_pid()"))
+    finally:
+        await connection.close(timeout=CONNECT_SECONDS)
+
+
+async def open_pool(url: str, *, size: int = 8) -> Pool:
+    """A pool of at most ``size`` connections, opened as they are needed; one is opened first, to look, and closed.
+
+    Through a pooler (PgBouncer) it keeps no prepared statements. Raises ConfigError for a URL that will not do, and
+    DatabaseError.
     """
     dsn = databases.asyncpg_dsn(url)
     with translated():
+        prepared = await _is_direct(dsn)
         return await asyncpg.create_pool(
             dsn,
             min_size=0,

@@ -10,6 +10,8 @@ from isthmus.deployment import config
 
 EXECUTOR: Final = "isthmus.deployment.executor.RemoteExecutor"
 DATABASE_MANAGER: Final = "isthmus.deployment.schema.IsthmusDBManager"
+#: For ``[logging] logging_config_class``: task logs of all states are read through agents.
+LOGGING_CONFIG: Final = "isthmus.deployment.loggingconfig.LOGGING_CONFIG"
 
 #: May hold a password: Airflow hides these, and reads them from ..._CMD and ..._SECRET as well.
 _SENSITIVE: Final = frozenset({"notify_url"})

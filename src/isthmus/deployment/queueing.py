@@ -56,15 +56,6 @@ class News:
     agent_name: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """Where the newest workload of a subject is."""
-
-    state: State
-    queue: str
-    agent_name: str | None
-
-
 # --- putting in --------------------------------------------------------------------------------------------------
 
 #: Whether work waits for agents that are all busy: it would have been leased within milliseconds otherwise. What waits
@@ -241,23 +232,6 @@ _STILL: Final = text(
 def still(session: Session, owner: Owner, workload_ids: Sequence[UUID]) -> set[UUID]:
     """Which of the workloads exist, are the owner's, and have an outcome to come."""
     return set(session.scalars(_STILL, {"ids": list(workload_ids), "scheduler_job_id": owner.scheduler_job_id}))
-
-
-_WHEREABOUTS: Final = text(
-    """
-    SELECT workload.state, workload.queue, agent.name AS agent_name
-    FROM isthmus_workload AS workload LEFT JOIN isthmus_agent AS agent ON agent.id = workload.agent_id
-    WHERE workload.subject_id = :subject_id
-    ORDER BY workload.queued_at DESC, workload.id DESC
-    LIMIT 1
-    """
-)
-
-
-def whereabouts(session: Session, subject_id: str) -> Whereabouts | None:
-    """Where the newest workload of the subject is; None when there is none."""
-    row = session.execute(_WHEREABOUTS, {"subject_id": subject_id}).mappings().one_or_none()
-    return None if row is None else Whereabouts(State(row["state"]), row["queue"], row["agent_name"])
 
 
 # --- calling back ------------------------------------------------------------------------------------------------

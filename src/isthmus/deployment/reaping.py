@@ -2,17 +2,18 @@
 
 The plane doubts itself before it doubts an agent: leases are judged only when this process has written heartbeats
 without a gap for one whole lease, so that an outage of the plane or of its database ends none. A started task that
-still heartbeats to Airflow is kept. Settled workloads and agents that are long gone are deleted in batches after the
-retention time.
+still heartbeats to Airflow is kept. Verifications that no agent answers are given up in the same way. Settled
+workloads and agents that are long gone are deleted in batches after the retention time.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from isthmus.deployment import leasing
+from isthmus.deployment import leasing, logreads, logshipping, logtails, verifications
 from isthmus.deployment.errors import DatabaseError, translated
 from isthmus.deployment.leasing import Ended, LeaseTimes
 from isthmus.deployment.pooling import Pool
@@ -54,6 +55,8 @@ class Deleted:
 
     workloads: int = 0
     agents: int = 0
+    verifications: int = 0
+    shipped_logs: int = 0
 
 
 @dataclass(slots=True)
@@ -68,7 +71,10 @@ class ReaperStatistics:
 
 
 class Reaper:
-    """Ends leases and forgets old rows. ``trusted_seconds`` is ``Roster.writable_seconds``."""
+    """Ends leases and forgets old rows.
+
+    ``trusted_seconds`` is ``Roster.writable_seconds``, ``healthy_seconds`` the silence that a healthy agent may keep.
+    """
 
     def __init__(
         self,
@@ -77,12 +83,16 @@ class Reaper:
         *,
         trusted_seconds: Callable[[], float],
         retention_hours: float = 168.0,
+        shipped_days: float = 7.0,
+        healthy_seconds: float = 30.0,
         clock: Clock | None = None,
     ) -> None:
         self._pool = pool
         self._times = times
         self._trusted_seconds = trusted_seconds
         self._retention_hours = retention_hours
+        self._shipped_days = shipped_days
+        self._healthy_seconds = healthy_seconds
         self._clock = clock or SystemClock()
         self.statistics = ReaperStatistics()
 
@@ -104,12 +114,25 @@ class Reaper:
             log.warning("leases ended", requeued=ended.requeued, lost=ended.lost, kept=ended.kept)
         return ended
 
+    async def give_up(self) -> int:
+        """Give up the verifications that no agent answers, as far as the plane may judge now. Raises DatabaseError."""
+        if self._trusted_seconds() < self._healthy_seconds:
+            return 0
+        return await verifications.give_up(self._pool, healthy_seconds=self._healthy_seconds)
+
     async def forget(self, batch: int = FORGET_BATCH) -> Deleted:
         """Delete one batch of what is older than the retention time. Raises DatabaseError."""
         with translated():
             workloads = await self._pool.execute(_FORGET_WORKLOADS, self._retention_hours, batch)
             agents = await self._pool.execute(_FORGET_AGENTS, self._retention_hours, batch)
-        deleted = Deleted(_count(workloads), _count(agents))
+        await logtails.forget(self._pool)
+        await logreads.forget(self._pool)
+        deleted = Deleted(
+            _count(workloads),
+            _count(agents),
+            _count(await verifications.forget(self._pool, batch)),
+            await logshipping.forget(self._pool, self._shipped_days, batch),
+        )
         self.statistics.deleted_workloads += deleted.workloads
         self.statistics.deleted_agents += deleted.agents
         return deleted
@@ -121,10 +144,11 @@ class Reaper:
             await self._clock.sleep(SWEEP_SECONDS)
             try:
                 await self.sweep()
+                await self.give_up()
                 if self._clock.monotonic() - forgotten_at >= FORGET_SECONDS:
                     deleted = await self.forget()
                     # A full batch means that there is more: go on with the next sweep.
-                    if max(deleted.workloads, deleted.agents) < FORGET_BATCH:
+                    if max(dataclasses.astuple(deleted)) < FORGET_BATCH:
                         forgotten_at = self._clock.monotonic()
             except DatabaseError as error:
                 log.debug("leases cannot be judged now", why=str(error))

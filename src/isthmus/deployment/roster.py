@@ -20,7 +20,7 @@ from uuid import UUID
 
 import structlog
 
-from isthmus.deployment import arrivals, leasing
+from isthmus.deployment import arrivals, leasing, verifications
 from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.errors import DatabaseError, PlaneRefusedError, translated
 from isthmus.deployment.leasing import Lease, LeaseTimes
@@ -28,10 +28,11 @@ from isthmus.deployment.pooling import Connection, Pool, Record, inet_text, json
 from isthmus.deployment.refreshing import Refresher
 from isthmus.deployment.tables import AGENTS_CHANNEL
 from isthmus.deployment.tokens import Token, TokenBook, TokenUse
+from isthmus.deployment.verifications import Reported
 from isthmus.kit import guarding
 from isthmus.kit.clocks import Clock, SystemClock
 from isthmus.kit.errors import InternalError
-from isthmus.wire.agents import Phase
+from isthmus.wire.agents import Phase, StandbyTerms
 from isthmus.wire.names import Role
 from isthmus.wire.problems import Code
 
@@ -44,6 +45,8 @@ FLUSH_SECONDS: Final = 1.0
 GAP_SECONDS: Final = 5.0
 #: An agent that this process has not heard of for so long is forgotten here, not in the database.
 SILENT_SECONDS: Final = 900.0
+#: Of so many orders the reports of one agent are kept until the next flush: honest ones have one or two.
+REPORTS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,15 @@ class Enrolment:
     versions: Mapping[str, str | None]
     labels: Mapping[str, str]
     arrival: Arrival = arrivals.NOWHERE
+    group: str | None = None
+    standby: StandbyTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An enrolled agent, as far as requests need it. ``probes`` is the order whose report is awaited."""
+    """An enrolled agent, as far as requests need it. ``probes`` is the order whose report is awaited, ``log_order``
+    that of its log tail.
+    """
 
     agent_id: UUID
     name: str
@@ -75,18 +82,22 @@ class Agent:
     cordoned: bool = False
     draining: bool = False
     probes: Mapping[str, Any] | None = None
+    log_order: UUID | None = None
+    #: Stands by for a group, and has not taken over (``standby``).
+    stands_by: bool = False
 
     @property
     def admits_work(self) -> bool:
         """Whether new work may go to the agent."""
-        return not self.cordoned and not self.draining and self.phase is Phase.READY
+        return not self.cordoned and not self.draining and not self.stands_by and self.phase is Phase.READY
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
     """One heartbeat. ``warnings`` and ``probe_report`` are JSON values; None keeps the last probe report.
 
-    ``order_id`` is the order that the report answers; None for a report that the agent makes by itself.
+    ``order_id`` is the order that the report answers; None for a report that the agent makes by itself. A report that
+    is not ``finished`` has the rows so far.
     """
 
     phase: Phase = Phase.READY
@@ -95,6 +106,7 @@ class Beat:
     warnings: Sequence[Mapping[str, Any]] = ()
     probe_report: Mapping[str, Any] | None = None
     order_id: UUID | None = None
+    finished: bool = True
     arrival: Arrival = arrivals.NOWHERE
 
 
@@ -107,6 +119,7 @@ class Commands:
     cancel: tuple[Lease, ...] = ()
     lost: tuple[Lease, ...] = ()
     probes: Mapping[str, Any] | None = None
+    fetch_log: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +142,10 @@ class _Known:
     lost: frozenset[Lease] = frozenset()
 
 
-_COLUMNS: Final = "id, name, role, instance_id, token_id, queues, slots, phase, cordoned, draining, probes_order"
+_COLUMNS: Final = (
+    "id, name, role, instance_id, token_id, queues, slots, phase, cordoned, draining, probes_order, log_order, "
+    "standby_for IS NOT NULL AND NOT standby_active AS stands_by"
+)
 
 _FIND_BY_NAME: Final = f"""
 SELECT {_COLUMNS}, coalesce(last_heartbeat_at, enrolled_at) > now() - $2 * interval '1 second' AS recent
@@ -138,10 +154,10 @@ FROM isthmus_agent WHERE name = $1 FOR UPDATE
 
 _INSERT: Final = f"""
 INSERT INTO isthmus_agent
-    (id, name, role, instance_id, token_id, queues, slots, versions, labels, address, path, link_id, path_since,
-     last_heartbeat_at)
-VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7, $8::text::jsonb, $9::text::jsonb, $10::text::inet, $11, $12, now(),
-    now())
+    (id, name, role, instance_id, token_id, queues, slots, versions, labels, address, path, link_id,
+     group_name, standby_for, standby_seconds, path_since, last_heartbeat_at)
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7, $8::text::jsonb, $9::text::jsonb, $10::text::inet, $11, $12, $13, $14,
+    $15, now(), now())
 ON CONFLICT (name) DO NOTHING
 RETURNING {_COLUMNS}
 """
@@ -151,6 +167,8 @@ _REPLACE: Final = f"""
 UPDATE isthmus_agent
 SET role = $3, token_id = $5, queues = $6::text::jsonb, slots = $7, versions = $8::text::jsonb,
     labels = $9::text::jsonb, address = $10::text::inet, path = $11, link_id = $12,
+    group_name = $13, standby_for = $14, standby_seconds = $15,
+    standby_active = standby_active AND standby_for IS NOT DISTINCT FROM $14,
     path_since = CASE WHEN path_since IS NULL OR (path, link_id) IS DISTINCT FROM ($11, $12::bigint) THEN now()
                       ELSE path_since END,
     last_heartbeat_at = now(), phase = 'ready',
@@ -179,7 +197,8 @@ FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[
             $10::bigint[])
     AS b(id, instance_id, phase, slots_used, warnings, probe_report, address, order_id, path, link_id)
 WHERE a.id = b.id AND a.instance_id = b.instance_id
-RETURNING a.id, a.cordoned, a.draining, a.probes_order
+RETURNING a.id, a.cordoned, a.draining, a.probes_order, a.log_order,
+          a.standby_for IS NOT NULL AND NOT a.standby_active AS stands_by
 """
 
 _WRITE_USES: Final = """
@@ -196,7 +215,9 @@ WHERE cancel_requested AND state IN ('leased', 'running') AND agent_id IS NOT NU
 """
 
 _FLAGS: Final = """
-SELECT id, instance_id, phase, cordoned, draining, probes_order FROM isthmus_agent WHERE id = ANY($1::uuid[])
+SELECT id, instance_id, phase, cordoned, draining, probes_order, log_order,
+       standby_for IS NOT NULL AND NOT standby_active AS stands_by
+FROM isthmus_agent WHERE id = ANY($1::uuid[])
 """
 
 
@@ -219,6 +240,8 @@ class Roster:
         self._clock = clock or SystemClock()
         self._known: dict[UUID, _Known] = {}
         self._gathered: dict[UUID, tuple[Agent, Beat]] = {}
+        #: Of each agent, by order: a report that is finished is not forgotten for the rows of the next.
+        self._reports: dict[UUID, dict[UUID | None, Reported]] = {}
         self._cancels: dict[UUID, tuple[Lease, ...]] = {}
         self._withdrawn: list[Callable[[UUID], None]] = []
         self._trusted_since: float | None = None
@@ -277,6 +300,7 @@ class Roster:
         if known.agent.instance_id != agent.instance_id:  # replaced since it was looked up: its next request learns it
             return Commands()
         known.seen_at = self._clock.monotonic()
+        beat = self._take_report(known.agent, beat)
         before = self._gathered.get(agent.agent_id)
         if before is not None and beat.probe_report is None:
             beat = dataclasses.replace(beat, probe_report=before[1].probe_report, order_id=before[1].order_id)
@@ -291,19 +315,35 @@ class Roster:
             cancel=self._cancels.get(agent.agent_id, ()),
             lost=tuple(lease for lease in beat.leases if lease in known.lost),
             probes=known.agent.probes,
+            fetch_log=known.agent.log_order,
         )
+
+    def _take_report(self, agent: Agent, beat: Beat) -> Beat:
+        """Keep the beat's report for the history; the beat without it unless it is finished."""
+        if beat.probe_report is None:
+            return beat
+        kept = self._reports.setdefault(agent.agent_id, {})
+        present = kept.get(beat.order_id)
+        if len(kept) < REPORTS_AT_ONCE if present is None else not present.finished:
+            kept[beat.order_id] = Reported(
+                agent.agent_id, agent.instance_id, beat.order_id, beat.probe_report, beat.finished
+            )
+        return beat if beat.finished else dataclasses.replace(beat, probe_report=None, order_id=None)
 
     async def flush(self) -> Flushed:
         """Write what was gathered. Raises DatabaseError; then everything is kept for the next one."""
         async with self._flushing:
             gathered, self._gathered = self._gathered, {}
+            reports, self._reports = self._reports, {}
             uses = self._tokens.take_uses()
             try:
                 with translated():
                     async with self._pool.acquire() as connection:
-                        flushed = await self._write(connection, gathered, uses)
+                        flushed = await self._write(connection, gathered, reports, uses)
             except BaseException:
                 self._gathered = gathered | self._gathered
+                for agent_id, kept in reports.items():
+                    self._reports[agent_id] = kept | self._reports.get(agent_id, {})
                 self._tokens.give_back_uses(uses)
                 raise
             self._note_written()
@@ -373,6 +413,9 @@ class Roster:
             inet_text(enrolment.arrival.address),
             enrolment.arrival.path.value,
             enrolment.arrival.link_id,
+            enrolment.group,
+            None if enrolment.standby is None else enrolment.standby.for_group,
+            0.0 if enrolment.standby is None else enrolment.standby.after_seconds,
         )
         while True:
             present = await connection.fetchrow(_FIND_BY_NAME, enrolment.name, self._healthy_seconds)
@@ -419,7 +462,11 @@ class Roster:
         return agent
 
     async def _write(
-        self, connection: Connection, gathered: dict[UUID, tuple[Agent, Beat]], uses: list[TokenUse]
+        self,
+        connection: Connection,
+        gathered: dict[UUID, tuple[Agent, Beat]],
+        reports: dict[UUID, dict[UUID | None, Reported]],
+        uses: list[TokenUse],
     ) -> Flushed:
         """The statements of a flush. Each stands alone: what an agent reports is as true without the rest."""
         leases = lost = 0
@@ -430,6 +477,8 @@ class Roster:
             if left:
                 async with connection.transaction():
                     await leasing.abandon(connection, left, "The agent left.")
+        if reports:
+            await verifications.record(connection, [one for kept in reports.values() for one in kept.values()])
         if uses:
             await connection.execute(
                 _WRITE_USES,
@@ -485,12 +534,17 @@ class Roster:
     def _put_flags(self, known: _Known, row: Record) -> None:
         agent = known.agent
         current = dataclasses.replace(
-            agent, cordoned=row["cordoned"], draining=row["draining"], probes=row["probes_order"]
+            agent,
+            cordoned=row["cordoned"],
+            draining=row["draining"],
+            probes=row["probes_order"],
+            log_order=row["log_order"],
+            stands_by=row["stands_by"],
         )
         if current == agent:
             return
         known.agent = current
-        if (agent.cordoned, agent.draining) != (current.cordoned, current.draining) and not current.admits_work:
+        if agent.admits_work and not current.admits_work:
             self._withdraw(known.agent.agent_id)
 
     def _put_cancels(self, rows: list[Record]) -> None:
@@ -533,4 +587,6 @@ def _agent(row: Record) -> Agent:
         cordoned=row["cordoned"],
         draining=row["draining"],
         probes=row["probes_order"],
+        log_order=row["log_order"],
+        stands_by=row["stands_by"],
     )

@@ -27,7 +27,7 @@ class IsthmusDBManager(compat.BaseDBManager):
     alembic_file = str(FOLDER / "alembic.ini")
     version_table_name = VERSION_TABLE
     supports_table_dropping = True
-    revision_heads_map = {"0.1.0": "0002"}  # noqa: RUF012 - declared so by Airflow
+    revision_heads_map = {"0.1.0": "0011"}  # noqa: RUF012 - declared so by Airflow
 
     def initdb(self, *arguments: Any, **options: Any) -> None:
         """Create the tables of a new database. Raises ConfigError where it is not PostgreSQL 14 or later."""

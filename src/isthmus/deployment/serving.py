@@ -33,20 +33,26 @@ from fastapi import FastAPI
 from isthmus.deployment import compat, plane
 from isthmus.deployment.api import asgi, execution, internal
 from isthmus.deployment.api.agents import AgentApi
+from isthmus.deployment.api.dags import DagApi
 from isthmus.deployment.api.edge import Edge
 from isthmus.deployment.api.execution import ExecutionApi, SchedulerBell
 from isthmus.deployment.api.internal import Internal
 from isthmus.deployment.api.metrics import Metrics
 from isthmus.deployment.api.refusals import RefusalLog
+from isthmus.deployment.api.triggers import TriggerApi
 from isthmus.deployment.conditions import Checkup
 from isthmus.deployment.config import DeploymentConfig
+from isthmus.deployment.dags import compat as compat_dags
+from isthmus.deployment.dags.processing import Dags
 from isthmus.deployment.errors import DatabaseError
 from isthmus.deployment.plane import Plane
+from isthmus.deployment.triggers import compat as trigger_compat
 from isthmus.kit import guarding
 from isthmus.kit.clocks import SystemClock
 from isthmus.kit.errors import ConfigError, InternalError
 from isthmus.kit.health import Health, Occurrence, Severity
 from isthmus.wire import paths
+from isthmus.wire.names import Role
 
 #: Connections that bring no request are closed after this: later than agents close theirs, sooner than Azure's load
 #: balancers forget them (240 s).
@@ -89,7 +95,10 @@ async def run(
     ``database_url`` is Airflow's unless it is given. Raises ConfigError for what cannot work: a port in use, a
     certificate that cannot be read, tables that are not there.
     """
-    compat.check(compat.API_SIDE)
+    compat.check((*compat.API_SIDE, *trigger_compat.EXPECTED))
+    if Role.DAG_PROCESSOR in config.roles:
+        compat.check(compat_dags.DAG_SIDE)
+        compat_dags.prepare()
     # uvicorn warns of every request that is not HTTP; strangers shall not be able to fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     stopping = stop or asyncio.Event()
@@ -103,9 +112,11 @@ async def run(
         entered = await _plane(stack, config, database_url or compat.database_url(), stopping)
         if entered is None:
             return
+        trigger_compat.check_columns()
         await stack.enter_async_context(airflow.app.router.lifespan_context(airflow.app))
         await compat.warm(airflow.app)
-        composed = _compose(entered, airflow)
+        dags = stack.enter_context(contextlib.closing(Dags(config, entered.pool)))
+        composed = _compose(entered, airflow, dags)
         servers = (_Server(composed.edge, context), _Server(composed.internal, None))
         where = Addresses(_address(public), _address(inner))
         await _serve(composed, servers, (public, inner), stopping, lambda: _ready(where, config, ready))
@@ -155,7 +166,7 @@ async def _plane(
     return None
 
 
-def _compose(entered: Plane, airflow: _Airflow) -> _Composed:
+def _compose(entered: Plane, airflow: _Airflow, dags: Dags) -> _Composed:
     """The applications over a running plane."""
     config, clock = entered.config, SystemClock()
     metrics = Metrics()
@@ -164,10 +175,23 @@ def _compose(entered: Plane, airflow: _Airflow) -> _Composed:
     health.observe(_say)
     checkup = Checkup(entered, health, clock, metrics.database_up.set)
     refused = RefusalLog(log, time.monotonic)
-    agents = AgentApi(entered, airflow.task_tokens, metrics, task_sdk_version=compat.task_sdk_version())
-    execution.attach_database_errors(airflow.app)
     bell = SchedulerBell(entered.pool)
-    tasks = ExecutionApi(entered, airflow.app, f"/{config.deployment_id}{paths.EXECUTION_PREFIX}", bell.ring)
+    triggers = TriggerApi(entered, bell.ring)
+    agents = AgentApi(
+        entered,
+        airflow.task_tokens,
+        metrics,
+        task_sdk_version=compat.task_sdk_version(),
+        more=(*DagApi(entered, dags).operations, *triggers.operations),
+    )
+    execution.attach_database_errors(airflow.app)
+    tasks = ExecutionApi(
+        entered,
+        airflow.app,
+        f"/{config.deployment_id}{paths.EXECUTION_PREFIX}",
+        bell.ring,
+        airflow.task_tokens.component,
+    )
     app = internal.application(
         entered,
         metrics,
@@ -175,6 +199,7 @@ def _compose(entered: Plane, airflow: _Airflow) -> _Composed:
         clock,
         agent_document=agents.document(),
         airflow_version=compat.airflow_version,
+        airflow_url=compat.airflow_url(),
     )
     return _Composed(
         plane=entered,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
-from isthmus.deployment import leasing
+from isthmus.deployment import leasing, logtails, verifications
 from isthmus.deployment.errors import PlaneRefusedError, translated
 from isthmus.deployment.pooling import Database, Pool, json_text
 from isthmus.deployment.roster import HEALTHY_HEARTBEATS
@@ -28,9 +28,6 @@ def _flagging(assignments: str) -> str:
 _CORDON: Final = _flagging("cordoned = true")
 _UNCORDON: Final = _flagging("cordoned = false, draining = false")
 _DRAIN: Final = _flagging("draining = true")
-
-# An order that is under way is replaced: its report will say nothing about what is asked now.
-_ORDER_PROBES: Final = _flagging("probes_order = $2::text::jsonb")
 
 _LOCK_AGENT: Final = """
 SELECT name, phase, coalesce(last_heartbeat_at, enrolled_at) > now() - $2 * interval '1 second' AS recent
@@ -53,9 +50,19 @@ async def drain(database: Database, agent_id: UUID) -> None:
     await _flag(database, _DRAIN, agent_id)
 
 
-async def order_probes(database: Database, agent_id: UUID, order: Mapping[str, Any]) -> None:
-    """Have the agent run probes and report; ``order`` is a JSON object with an ``order_id``."""
-    await _flag(database, _ORDER_PROBES, agent_id, json_text(dict(order)))
+async def order_probes(
+    database: Database, agent_id: UUID, order: Mapping[str, Any], *, ordered_by: str | None = None
+) -> None:
+    """Have the agent run probes and report; ``order`` is a JSON object with an ``order_id``.
+
+    An order that is under way is replaced: its report will say nothing about what is asked now.
+    """
+    await _flag(database, verifications.ORDER, agent_id, json_text(dict(order)), order["order_id"], ordered_by)
+
+
+async def order_log(database: Database, agent_id: UUID, order_id: UUID, *, ordered_by: str | None = None) -> None:
+    """Have the agent send the end of its log; an order that is under way stays."""
+    await _flag(database, logtails.ORDER, agent_id, order_id, ordered_by)
 
 
 async def remove(pool: Pool, agent_id: UUID, *, heartbeat_seconds: float, force: bool = False) -> None:
@@ -88,7 +95,7 @@ async def cancel(pool: Pool, workload_id: UUID) -> bool:
         return False
 
 
-async def _flag(database: Database, statement: str, agent_id: UUID, *values: str) -> None:
+async def _flag(database: Database, statement: str, agent_id: UUID, *values: object) -> None:
     with translated():
         if not await database.fetch(statement, agent_id, *values):
             raise PlaneRefusedError(Code.AGENT_UNKNOWN)

@@ -62,6 +62,7 @@ WITH work AS (
            sum(a.slots) AS slots, sum(a.slots_used) AS slots_used
     FROM isthmus_agent AS a CROSS JOIN LATERAL jsonb_array_elements_text(a.queues) AS served(queue)
     WHERE a.role = 'worker' AND a.phase = 'ready' AND NOT a.cordoned AND NOT a.draining
+      AND (a.standby_for IS NULL OR a.standby_active)
       AND coalesce(a.last_heartbeat_at, a.enrolled_at) > now() - $1::float * interval '1 second'
     GROUP BY served.queue
 )

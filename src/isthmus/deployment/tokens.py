@@ -10,6 +10,7 @@ Invariant: a secret is compared in constant time, and before anything about its 
 
 import asyncio
 import base64
+import fnmatch
 import hashlib
 import hmac
 import re
@@ -73,6 +74,12 @@ class Token:
     successor_id: str | None
     #: The private link connections that it is bound to; empty where any path will do.
     links: frozenset[int] = frozenset()
+    #: Patterns of the names of DAG bundles that its agents may bring; empty where any name will do.
+    bundles: frozenset[str] = frozenset()
+
+    def covers_bundle(self, name: str) -> bool:
+        """Whether its agents may bring a bundle of this name."""
+        return not self.bundles or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.bundles)
 
     def state(self, now: datetime) -> TokenState:
         """Whether the token opens the door at ``now``."""
@@ -130,8 +137,8 @@ def check_path(token: Token, arrival: Arrival) -> None:
 
 
 _INSERT: Final = """
-INSERT INTO isthmus_token (id, name, secret_sha256, roles, queues, expires_at, links)
-VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 day', $7)
+INSERT INTO isthmus_token (id, name, secret_sha256, roles, queues, expires_at, links, bundles)
+VALUES ($1, $2, $3, $4, $5, now() + $6 * interval '1 day', $7, $8)
 RETURNING *
 """
 
@@ -216,6 +223,10 @@ class TokenBook:
                 self._uses[token.token_id] = TokenUse(token.token_id, now, arrival.address)
                 return token
 
+    def knows(self, token_id: str) -> bool:
+        """Whether there is such a token, whatever its secret and its state."""
+        return token_id in self._tokens
+
     def related(self, one: str, other: str) -> bool:
         """Whether two tokens are the same or follow each other by rotation."""
         return one == other or self._leads_to(one, other) or self._leads_to(other, one)
@@ -232,6 +243,7 @@ class TokenBook:
         roles: Iterable[Role] = (),
         queues: Iterable[str] = (),
         links: Iterable[int] = (),
+        bundles: Iterable[str] = (),
     ) -> tuple[Token, TokenText]:
         """Make a token. Raises PlaneRefusedError(TOKEN_LIMIT), DatabaseError."""
         text = mint(self._deployment_id)
@@ -245,6 +257,7 @@ class TokenBook:
                     roles=sorted(set(roles)),
                     queues=sorted(set(queues)),
                     links=sorted(set(links)),
+                    bundles=sorted(set(bundles)),
                     expires_days=expires_days,
                 )
                 await _notify(connection)
@@ -292,6 +305,7 @@ class TokenBook:
                     roles=old["roles"],
                     queues=old["queues"],
                     links=old["links"],
+                    bundles=old["bundles"],
                     expires_days=expires_days,
                 )
                 await connection.execute(_SUCCEED, old["id"], text.token_id, overlap)
@@ -343,6 +357,7 @@ async def _insert(
     roles: Iterable[str],
     queues: Iterable[str],
     links: Iterable[int],
+    bundles: Iterable[str],
     expires_days: int | None,
 ) -> Record:
     row = await connection.fetchrow(
@@ -354,6 +369,7 @@ async def _insert(
         list(queues),
         expires_days,
         list(links),
+        list(bundles),
     )
     assert row is not None  # noqa: S101 - INSERT … RETURNING has a row
     return row
@@ -377,4 +393,5 @@ def _token(row: Record) -> Token:
         last_used_address=None if row["last_used_address"] is None else str(row["last_used_address"]),
         successor_id=row["successor_id"],
         links=frozenset(row["links"]),
+        bundles=frozenset(row["bundles"]),
     )

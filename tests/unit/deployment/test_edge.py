@@ -37,12 +37,16 @@ class FakeCore:
         self.asked: list[str] = []
         self.failing: dict[str, Exception] = {}
         self.tokens = self.allow_list = self.roster = self
+        self.refused = SimpleNamespace(note=lambda *_, **__: None)
         self.pool = self.times = self.dispatcher = SimpleNamespace()
 
     def note(self, what: str) -> None:
         self.asked.append(what)
         if what in self.failing:
             raise self.failing[what]
+
+    def knows(self, token_id: str) -> bool:
+        return False
 
     def check(self, address: str) -> str:
         self.note("address")
@@ -73,7 +77,7 @@ def edge(core: FakeCore) -> Edge:
     metrics = Metrics()
     tokens: Any = SimpleNamespace()
     agents = AgentApi(plane, tokens, metrics, task_sdk_version="1.3.2")
-    execution = ExecutionApi(plane, _never, "/dtest234/execution", lambda: None)
+    execution = ExecutionApi(plane, _never, "/dtest234/execution", lambda: None, lambda subject: subject)
     return Edge(plane, agents, execution, metrics, RefusalLog(structlog.get_logger(), lambda: 0.0))
 
 

@@ -180,3 +180,11 @@ def test_the_certificate_follows_the_names_and_its_age(tmp_path: Path, monkeypat
     initialize(tmp_path)
     assert certificate() != second
     assert (tmp_path / "tls" / "ca.crt").read_text() == authority
+
+
+def test_a_new_directory_has_all_roles_and_an_older_one_keeps_its_own(tmp_path: Path) -> None:
+    made = initialize(tmp_path / "d")
+    assert tuple(made.config.roles) == ("worker", "dag-processor", "triggerer")
+    file = made.environment_file
+    file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if "ROLES" not in line))
+    assert tuple(initialize(tmp_path / "d").config.roles) == ("worker",)

@@ -17,21 +17,25 @@ from fastapi import Request as HttpRequest
 from pydantic import ValidationError
 
 from isthmus import __version__
-from isthmus.deployment import reading, steering, tallies
+from isthmus.deployment import logtails, reading, refused, steering, tallies, verifications
 from isthmus.deployment.access import Decided
 from isthmus.deployment.api import documents
 from isthmus.deployment.api.refusals import BadRequestError
+from isthmus.deployment.dags import shown as shown_dags
+from isthmus.deployment.logtails import LogTail
 from isthmus.deployment.plane import Plane
 from isthmus.deployment.pooling import Database
-from isthmus.deployment.reading import AgentRow, WorkloadFilter, WorkloadRow
+from isthmus.deployment.reading import AgentFilter, AgentRow, WorkloadFilter, WorkloadRow
 from isthmus.deployment.restricting import Place
 from isthmus.deployment.tokens import Token
+from isthmus.deployment.triggers import shown as shown_triggers
+from isthmus.deployment.verifications import Unanswered, Verification
 from isthmus.kit.clocks import Clock
 from isthmus.wire import admin, paths
 from isthmus.wire.agents import AgentWarning
 from isthmus.wire.names import Kind, QueueName, Role
-from isthmus.wire.probes import ProbeOrder, ProbeReport
-from isthmus.wire.problems import Code
+from isthmus.wire.probes import ProbeOrder, ProbeReport, ProbeStatus
+from isthmus.wire.problems import MEANINGS, Code
 
 #: What any route may answer with.
 EVERYWHERE: Final = (
@@ -45,11 +49,18 @@ EVERYWHERE: Final = (
 )
 
 Limit = Annotated[int, Query(ge=1, le=500)]
+Start = Annotated[int, Query(ge=0, le=1_000_000)]
 #: Names in queries: what PostgreSQL's text cannot hold is no name of anything.
 Name = Annotated[str, Query(max_length=512, pattern=r"^[^\x00]*$")]
 #: Where the next page begins: what ``next_before`` of the page before said.
 Cursor = Annotated[str, Query(max_length=128, pattern=r"^[-+.:T0-9]+~[-0-9a-f]+$")]
+#: Each has the row that failed.
+VerificationLimit = Annotated[int, Query(ge=1, le=200)]
 TokenId = Annotated[str, Path(pattern=r"^[a-z2-7]{12}$")]
+
+
+#: Who asked, where no operator of a control plane did.
+DIRECTLY: Final = "admin token"
 
 
 class Verb(StrEnum):
@@ -67,14 +78,16 @@ _STEERING: Final[dict[Verb, Callable[[Database, UUID], Coroutine[Any, Any, None]
 }
 
 
-def router(plane: Plane, clock: Clock, *, airflow_version: str) -> APIRouter:
+def router(plane: Plane, clock: Clock, *, airflow_version: str, airflow_url: str | None = None) -> APIRouter:
     """All routes of the admin API."""
     routes = APIRouter(responses=documents.responses(EVERYWHERE), dependencies=[Depends(_known_parameters)])
-    _add_deployment(routes, plane, airflow_version)
+    _add_deployment(routes, plane, airflow_version, airflow_url)
     _add_tokens(routes, plane, clock)
     _add_agents(routes, plane)
+    _add_verifications(routes, plane)
     _add_workloads(routes, plane)
     _add_tallies(routes, plane)
+    _add_refused(routes, plane)
     return routes
 
 
@@ -90,7 +103,7 @@ def _may(*codes: Code) -> dict[int | str, dict[str, Any]]:
     return documents.responses((*EVERYWHERE, *codes))
 
 
-def _add_deployment(routes: APIRouter, plane: Plane, airflow_version: str) -> None:
+def _add_deployment(routes: APIRouter, plane: Plane, airflow_version: str, airflow_url: str | None) -> None:
     config = plane.config
 
     @routes.get(paths.ADMIN_DEPLOYMENT, operation_id="deployment")
@@ -101,6 +114,7 @@ def _add_deployment(routes: APIRouter, plane: Plane, airflow_version: str) -> No
             deployment_id=config.deployment_id,
             version=__version__,
             airflow_version=airflow_version,
+            airflow_url=airflow_url,
             heartbeat_seconds=config.heartbeat_seconds,
             lease_seconds=config.lease_seconds,
             running_lease_seconds=config.running_lease_seconds,
@@ -110,9 +124,12 @@ def _add_deployment(routes: APIRouter, plane: Plane, airflow_version: str) -> No
             allowed_variables=config.allowed_variables,
             agents_healthy=counts.agents_healthy,
             agents_unhealthy=counts.agents_unhealthy,
+            agents_left=counts.agents_left,
+            agents_by_way=tuple(admin.WayView(**asdict(one)) for one in counts.ways),
             agents_healthy_by_path=counts.healthy_by_path,
             workloads_queued=counts.workloads_queued,
             workloads_active=counts.workloads_active,
+            callers_refused=await refused.recent(plane.pool),
         )
 
     @routes.get(paths.ADMIN_ALLOW_LIST, operation_id="allow_list")
@@ -153,7 +170,12 @@ def _add_tokens(routes: APIRouter, plane: Plane, clock: Clock) -> None:
     async def create_token(body: admin.TokenCreateRequest) -> admin.TokenCreated:
         """Make an agent token; its secret is shown this once."""
         token, text = await book.create(
-            body.name, expires_days=body.expires_days, roles=body.roles, queues=body.queues, links=body.links
+            body.name,
+            expires_days=body.expires_days,
+            roles=body.roles,
+            queues=body.queues,
+            links=body.links,
+            bundles=body.bundles,
         )
         return admin.TokenCreated(token=_token(token, clock), secret=str(text))
 
@@ -181,13 +203,33 @@ def _add_agents(routes: APIRouter, plane: Plane) -> None:
 
     @routes.get(paths.ADMIN_AGENTS, operation_id="agents")
     async def agents(
-        role: Role | None = None, name: Name | None = None, after: Name | None = None, limit: Limit = 100
+        *,
+        role: Role | None = None,
+        name: Name | None = None,
+        after: Name | None = None,
+        limit: Limit = 100,
+        order: admin.AgentOrder = admin.AgentOrder.NAME,
+        health: admin.AgentHealth | None = None,
+        search: Name | None = None,
+        start: Start = 0,
     ) -> admin.AgentPage:
-        """A page of agents by name, or the one agent called ``name``."""
-        rows, next_after = await reading.agents(
-            plane.pool, heartbeat_seconds=heartbeat_seconds, after=after, limit=limit, role=role, name=name
+        """A page of agents. By name the next page begins after the last name; by urgency at a place, ``start``."""
+        page = await reading.agents(
+            plane.pool,
+            AgentFilter(health=health, role=role, name=name, search=search),
+            heartbeat_seconds=heartbeat_seconds,
+            order=order,
+            after=after,
+            start=start,
+            limit=limit,
         )
-        return admin.AgentPage(agents=tuple(_agent(row) for row in rows), next_after=next_after)
+        by_name = order is admin.AgentOrder.NAME
+        return admin.AgentPage(
+            agents=tuple(_agent(row) for row in page.agents),
+            next_after=page.agents[-1].name if page.has_more and by_name else None,
+            next_start=start + limit if page.has_more and not by_name else None,
+            matching=page.matching,
+        )
 
     @routes.get(paths.ADMIN_AGENT, operation_id="agent", responses=_may(Code.AGENT_UNKNOWN))
     async def agent(agent_id: UUID) -> admin.AgentView:
@@ -208,22 +250,61 @@ def _add_agents(routes: APIRouter, plane: Plane) -> None:
         paths.ADMIN_AGENT_PROBES, operation_id="order_probes", status_code=202, responses=_may(Code.AGENT_UNKNOWN)
     )
     async def order_probes(agent_id: UUID, body: admin.ProbesRequest) -> admin.AgentView:
-        """Have an agent verify its way to here; its report comes with a heartbeat after the next one."""
+        """Have an agent verify its way to here; its rows come with the heartbeats after the next one."""
         order = ProbeOrder(
             order_id=uuid4(),
             endpoint=body.endpoint,
             public_addresses=body.public_addresses,
             public_allowed=body.public_allowed,
             connection=body.connection,
+            live=True,
         )
-        await steering.order_probes(plane.pool, agent_id, order.model_dump(mode="json"))
+        await steering.order_probes(
+            plane.pool, agent_id, order.model_dump(mode="json"), ordered_by=body.ordered_by or DIRECTLY
+        )
         return _agent(await reading.agent(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds))
+
+    @routes.get(paths.ADMIN_AGENT_LOG, operation_id="log_tail", responses=_may(Code.AGENT_UNKNOWN))
+    async def log_tail(agent_id: UUID) -> admin.LogTailView:
+        """The end of an agent's own log, if somebody asked for it in the last hour."""
+        return await log_of(agent_id)
+
+    @routes.post(
+        paths.ADMIN_AGENT_LOG, operation_id="order_log_tail", status_code=202, responses=_may(Code.AGENT_UNKNOWN)
+    )
+    async def order_log_tail(agent_id: UUID, body: admin.LogOrderRequest) -> admin.LogTailView:
+        """Ask an agent for the end of its own log; it comes within a heartbeat."""
+        await steering.order_log(plane.pool, agent_id, uuid4(), ordered_by=body.ordered_by or DIRECTLY)
+        return await log_of(agent_id)
+
+    async def log_of(agent_id: UUID) -> admin.LogTailView:
+        await reading.agent(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds)
+        return _log_tail(agent_id, await logtails.find(plane.pool, agent_id))
 
     @routes.post(paths.ADMIN_AGENT_VERB, operation_id="steer_agent", responses=_may(Code.AGENT_UNKNOWN))
     async def steer_agent(agent_id: UUID, verb: Verb) -> admin.AgentView:
         """Cordon an agent (no new work), uncordon it, or drain it (no new work, then leave)."""
         await _STEERING[verb](plane.pool, agent_id)
         return _agent(await reading.agent(plane.pool, agent_id, heartbeat_seconds=heartbeat_seconds))
+
+
+def _add_verifications(routes: APIRouter, plane: Plane) -> None:
+    @routes.get(paths.ADMIN_VERIFICATIONS, operation_id="verifications")
+    async def listed(
+        agent: Name | None = None, before: Cursor | None = None, limit: VerificationLimit = 50
+    ) -> admin.VerificationPage:
+        """A page of verifications, newest first, of all agents or of the one called ``agent``."""
+        begin = None if before is None else reading.parse_cursor(before)
+        page, following = await verifications.listed(plane.pool, agent=agent, before=begin, limit=limit)
+        return admin.VerificationPage(
+            verifications=tuple(admin.VerificationEntry(**_entry(one)) for one in page),
+            next_before=None if following is None else reading.cursor_text(*following),
+        )
+
+    @routes.get(paths.ADMIN_VERIFICATION, operation_id="verification", responses=_may(Code.VERIFICATION_NOT_FOUND))
+    async def one(verification_id: UUID) -> admin.VerificationView:
+        """One verification with its rows, as they come."""
+        return _verification(await verifications.find(plane.pool, verification_id))
 
 
 def _add_tallies(routes: APIRouter, plane: Plane) -> None:
@@ -233,11 +314,58 @@ def _add_tallies(routes: APIRouter, plane: Plane) -> None:
         found = await tallies.queues(plane.pool, heartbeat_seconds=plane.config.heartbeat_seconds)
         return admin.QueuePage(queues=tuple(_queue(one) for one in found))
 
+    @routes.get(paths.ADMIN_BUNDLES, operation_id="bundles")
+    async def bundles(start: Start = 0, limit: Limit = 100) -> admin.BundlePage:
+        """A page of DAG bundles: who parses each, its files, DAGs and errors; those that nobody parses first."""
+        found = await shown_dags.bundles(plane.pool, start=start, limit=limit + 1)
+        return admin.BundlePage(
+            bundles=tuple(admin.BundleView(**asdict(one)) for one in found[:limit]),
+            next_start=start + limit if len(found) > limit else None,
+            refused=tuple(admin.RefusedBundleView(**asdict(one)) for one in await shown_dags.refused(plane.pool)),
+        )
+
+    @routes.get(paths.ADMIN_TRIGGERS, operation_id="triggers")
+    async def triggers(start: Start = 0, limit: Limit = 100) -> admin.TriggersView:
+        """Who runs how many triggers, a page of them; and what nobody runs, that which nobody could run first."""
+        found = await shown_triggers.summary(plane.pool, plane.loads.patience, start=start, limit=limit)
+        return _triggers(found, next_start=start + limit if found.has_more else None)
+
     @routes.get(paths.ADMIN_THROUGHPUT, operation_id="throughput")
     async def throughput() -> admin.ThroughputView:
         """How many workloads were settled in each minute of the last hour."""
         found = await tallies.last_hour(plane.pool)
         return admin.ThroughputView(minutes=tuple(admin.MinuteView(**asdict(one)) for one in found))
+
+
+def _add_refused(routes: APIRouter, plane: Plane) -> None:
+    @routes.get(paths.ADMIN_REFUSED, operation_id="refused")
+    async def refused_callers(before: Cursor | None = None, limit: Limit = 100) -> admin.RefusedPage:
+        """A page of those who were turned away at the door in the last day, the last one first."""
+        cursor = None if before is None else refused.parse_cursor(before)
+        rows = await refused.listed(plane.pool, before=cursor, limit=limit + 1)
+        return admin.RefusedPage(
+            callers=tuple(_refused(row) for row in rows[:limit]),
+            next_before=refused.cursor(rows[limit - 1]) if len(rows) > limit else None,
+        )
+
+
+def _refused(row: refused.RefusedCaller) -> admin.RefusedCaller:
+    meaning = MEANINGS[Code(row.code)]
+    return admin.RefusedCaller(
+        code=row.code,
+        title=meaning.title,
+        hint=meaning.hint,
+        detail=row.detail,
+        address=row.address,
+        path=row.path,
+        link_id=row.link_id,
+        token_id=row.token_id,
+        token_name=row.token_name,
+        times=row.times,
+        first_at=row.first_at,
+        last_at=row.last_at,
+        is_recent=row.is_recent,
+    )
 
 
 def _queue(one: tallies.QueueTally) -> admin.QueueView:
@@ -251,6 +379,19 @@ def _queue(one: tallies.QueueTally) -> admin.QueueView:
         agents_count=one.agents_count,
         slots=one.slots,
         slots_used=one.slots_used,
+    )
+
+
+def _triggers(found: shown_triggers.TriggersSummary, next_start: int | None) -> admin.TriggersView:
+    return admin.TriggersView(
+        triggerers=tuple(admin.TriggererView(**asdict(one)) for one in found.triggerers),
+        next_start=next_start,
+        held=found.held,
+        capacity=found.capacity,
+        held_centrally=found.held_centrally,
+        waiting_count=found.waiting,
+        oldest_waiting_seconds=found.oldest_seconds,
+        waiting=tuple(admin.WaitingTriggersView(**asdict(one)) for one in found.groups),
     )
 
 
@@ -302,6 +443,7 @@ def _token(token: Token, clock: Clock) -> admin.TokenView:
         roles=tuple(sorted(token.roles)),
         queues=tuple(sorted(token.queues)),
         links=tuple(sorted(token.links)),
+        bundles=tuple(sorted(token.bundles)),
         created_at=token.created_at,
         expires_at=token.expires_at,
         revoked_at=token.revoked_at,
@@ -336,6 +478,8 @@ def _agent(row: AgentRow) -> admin.AgentView:
         probes_order_id=None if row.probes_order is None else UUID(row.probes_order["order_id"]),
         probe_report=None if row.probe_report is None else _report(row.probe_report),
         probe_reported_at=row.probe_reported_at,
+        group=row.group,
+        standby=row.standby,
     )
 
 
@@ -345,6 +489,79 @@ def _report(stored: dict[str, Any]) -> ProbeReport | None:
         return ProbeReport.model_validate(stored)
     except ValidationError:
         return None
+
+
+_REASONS: Final = {
+    Unanswered.REPLACED: ("Another verification was ordered of this agent before this one had ended.", ""),
+    Unanswered.REMOVED: ("The agent was struck off the roster.", ""),
+    Unanswered.LEFT: ("The agent left.", "Start it again, and order a verification then."),
+    Unanswered.UNHEALTHY: (
+        "The agent is not heard of: it did not heartbeat.",
+        "It may not reach the plane. Run isthmus verify on its host, and look at its log there.",
+    ),
+    Unanswered.SILENT: (
+        "The agent heartbeats and sent no report.",
+        "Look at its log tail. An agent of an older version may not know what is asked.",
+    ),
+}
+
+
+def _entry(one: Verification) -> dict[str, Any]:
+    """The fields of a ``VerificationEntry``."""
+    report = None if one.report is None else _report(dict(one.report))
+    order = None if one.ordered is None else _order(dict(one.ordered))
+    reason, hint = ("", "") if one.unanswered is None else _REASONS[one.unanswered]
+    if one.finished_at is not None:
+        state = admin.VerificationState.FINISHED
+    elif one.unanswered is not None:
+        state = admin.VerificationState.UNANSWERED
+    else:
+        state = admin.VerificationState.ORDERED if report is None else admin.VerificationState.RUNNING
+    rows = () if report is None else report.rows
+    return {
+        "verification_id": one.verification_id,
+        "agent_id": one.agent_id,
+        "agent_name": one.agent_name,
+        "state": state,
+        "ordered_by": one.ordered_by,
+        "ordered_at": one.ordered_at,
+        "started_at": None if report is None else report.started_at,
+        "finished_at": one.finished_at,
+        "status": None if report is None else report.status,
+        "failed": next((row for row in rows if row.status is ProbeStatus.FAIL), None),
+        "endpoint": None if order is None else order.endpoint,
+        "connection": None if order is None else order.connection,
+        "reason": reason,
+        "hint": hint,
+    }
+
+
+def _verification(one: Verification) -> admin.VerificationView:
+    report = None if one.report is None else _report(dict(one.report))
+    order = None if one.ordered is None else _order(dict(one.ordered))
+    return admin.VerificationView(
+        **_entry(one),
+        url="" if report is None else report.url,
+        public_addresses=() if order is None else order.public_addresses,
+        public_allowed=order is None or order.public_allowed,
+        rows=() if report is None else report.rows,
+    )
+
+
+def _order(stored: dict[str, Any]) -> ProbeOrder | None:
+    """An order as it was stored; None for one that another version of ours stored in another form."""
+    try:
+        return ProbeOrder.model_validate(stored)
+    except ValidationError:
+        return None
+
+
+def _log_tail(agent_id: UUID, found: LogTail | None) -> admin.LogTailView:
+    if found is None:
+        return admin.LogTailView(
+            agent_id=agent_id, order_id=None, ordered_by=None, ordered_at=None, received_at=None, lines=()
+        )
+    return admin.LogTailView(agent_id=agent_id, **asdict(found))
 
 
 def _restriction(

@@ -1,4 +1,4 @@
-"""The agent API: enrol, heartbeat, claim, start, settle, the task token, and the probe.
+"""The agent API: enrol, heartbeat, claim, start, settle, the task token, the probe, the log tail, task logs.
 
 ``Operation`` says all that there is to say of a route: path, bodies, what may be refused. From the same table come the
 routing, the validation and the OpenAPI document, so the three cannot disagree. The calls are plain coroutines from
@@ -8,28 +8,28 @@ says about its leases is checked against the fence in the database, and never be
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from packaging.version import Version
-from pydantic import ValidationError
 
 from isthmus import __version__
-from isthmus.deployment import leasing, reading, tokens
+from isthmus.deployment import leasing, logshipping, logtails, reading, tokens
 from isthmus.deployment.api import asgi, documents
 from isthmus.deployment.api.metrics import Metrics
+from isthmus.deployment.api.operations import ENROLLED, Caller, Nothing, Operation
 from isthmus.deployment.api.refusals import BadRequestError
-from isthmus.deployment.arrivals import Arrival
+from isthmus.deployment.components import COMPONENT_AREAS, COMPONENT_TOKEN_SECONDS
 from isthmus.deployment.errors import PlaneRefusedError, translated
 from isthmus.deployment.leasing import Lease, LeasedRow, Report
+from isthmus.deployment.logreads import Asked as AskedLog
+from isthmus.deployment.logreads import Chunk
 from isthmus.deployment.plane import Plane
 from isthmus.deployment.reading import AgentRow
 from isthmus.deployment.roster import Agent, Beat, Enrolment
-from isthmus.deployment.tokens import Token
 from isthmus.kit.clocks import Clock, SystemClock
 from isthmus.wire import paths
 from isthmus.wire.admin import AgentHealth
@@ -39,9 +39,22 @@ from isthmus.wire.agents import (
     HeartbeatRequest,
     HeartbeatResponse,
     LeaseReference,
+    LogTailRequest,
+    LogTailResponse,
     Versions,
 )
-from isthmus.wire.bodies import Request, Response
+from isthmus.wire.dags import ComponentTokenRequest, ComponentTokenResponse
+from isthmus.wire.logs import (
+    LogChunkRequest,
+    LogChunkResponse,
+    LogRead,
+    LogReadsRequest,
+    LogReadsResponse,
+    LogShipmentRequest,
+    LogShipmentResponse,
+    LogSource,
+    LogSubject,
+)
 from isthmus.wire.names import Kind, Role
 from isthmus.wire.probes import ProbedAgent, ProbeOrder, ProbeResponse
 from isthmus.wire.problems import Code
@@ -89,15 +102,6 @@ _EVERYWHERE: Final = (
     Code.SHUTTING_DOWN,
     Code.INTERNAL,
 )
-_ENROLLED: Final = (Code.AGENT_UNKNOWN, Code.AGENT_REPLACED)
-
-
-class Nothing(Request):
-    """What a route is asked that takes no body."""
-
-
-Asked = TypeVar("Asked", bound=Request)
-Said = TypeVar("Said", bound=Response)
 
 
 class TaskTokens(Protocol):
@@ -111,44 +115,9 @@ class TaskTokens(Protocol):
         """A token for a workload that has started."""
         ...
 
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls: the token that opened the door, how they arrived, and the connection's ``receive``."""
-
-    token: Token
-    arrival: Arrival
-    receive: asgi.Receive
-    #: The workload that the path names, as it stands there.
-    workload_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[Asked, Said]):
-    """One route of the agent API: POST with a JSON body, or GET without one (``asked`` is ``Nothing``)."""
-
-    name: str
-    path: str
-    asked: type[Asked]
-    said: type[Said]
-    call: Callable[[Caller, Asked], Awaitable[Said]]
-    codes: tuple[Code, ...]
-    #: Whether the answer waits for something, so that its duration says nothing.
-    waits: bool = False
-
-    @property
-    def method(self) -> str:
-        """The one method that the route takes."""
-        return "GET" if self.asked is Nothing else "POST"
-
-    def parse(self, body: bytes) -> Asked:
-        """The request in ``body``. Raises BadRequestError."""
-        try:
-            if self.asked is Nothing:
-                return self.asked()
-            return self.asked.model_validate_json(body, strict=True)
-        except ValidationError as error:
-            raise BadRequestError.of(error) from None
+    def component(self, agent_id: str) -> str:
+        """A token for an agent's own calls."""
+        ...
 
 
 class AgentApi:
@@ -161,8 +130,10 @@ class AgentApi:
         metrics: Metrics,
         *,
         task_sdk_version: str,
+        more: Iterable[Operation[Any, Any]] = (),
         clock: Clock | None = None,
     ) -> None:
+        """``more`` are operations that other modules have, as those of DAG processing."""
         self._plane = plane
         self._clock = clock or SystemClock()
         self._task_tokens = task_tokens
@@ -175,28 +146,65 @@ class AgentApi:
                 EnrolmentRequest,
                 EnrolmentResponse,
                 self.enrol,
-                (Code.TOKEN_SCOPE, Code.AGENT_NAME_TAKEN, Code.SDK_TOO_NEW, Code.AGENT_TOO_OLD),
+                (Code.TOKEN_SCOPE, Code.ROLE_NOT_USED, Code.AGENT_NAME_TAKEN, Code.SDK_TOO_NEW, Code.AGENT_TOO_OLD),
             ),
-            Operation("heartbeat", paths.HEARTBEATS, HeartbeatRequest, HeartbeatResponse, self.heartbeat, _ENROLLED),
+            Operation("heartbeat", paths.HEARTBEATS, HeartbeatRequest, HeartbeatResponse, self.heartbeat, ENROLLED),
             Operation(
                 "claim",
                 paths.CLAIMS,
                 ClaimRequest,
                 ClaimResponse,
                 self.claim,
-                (*_ENROLLED, Code.TOKEN_SCOPE),
+                (*ENROLLED, Code.TOKEN_SCOPE),
                 waits=True,
             ),
-            Operation("start", paths.STARTS, StartRequest, StartResponse, self.start, _ENROLLED),
-            Operation("settle", paths.SETTLEMENTS, SettleRequest, SettleResponse, self.settle, _ENROLLED),
+            Operation("start", paths.STARTS, StartRequest, StartResponse, self.start, ENROLLED),
+            Operation("settle", paths.SETTLEMENTS, SettleRequest, SettleResponse, self.settle, ENROLLED),
             Operation("probe", paths.PROBE, Nothing, ProbeResponse, self.probe, ()),
+            Operation(
+                "log_tail",
+                paths.LOG_TAILS,
+                LogTailRequest,
+                LogTailResponse,
+                self.log_tail,
+                (*ENROLLED, Code.LOG_NOT_ASKED),
+            ),
+            Operation(
+                "log_reads", paths.LOG_READS, LogReadsRequest, LogReadsResponse, self.log_reads, ENROLLED, waits=True
+            ),
+            Operation(
+                "log_chunk",
+                paths.LOG_CHUNKS,
+                LogChunkRequest,
+                LogChunkResponse,
+                self.log_chunk,
+                (*ENROLLED, Code.LOG_READ_ENDED),
+                waits=True,
+            ),
+            Operation(
+                "log_shipment",
+                paths.LOG_SHIPMENTS,
+                LogShipmentRequest,
+                LogShipmentResponse,
+                self.log_shipment,
+                (*ENROLLED, Code.LOGS_NOT_KEPT, Code.WORKLOAD_NOT_FOUND),
+            ),
+            Operation(
+                "component_token",
+                paths.COMPONENT_TOKENS,
+                ComponentTokenRequest,
+                ComponentTokenResponse,
+                self.component_token,
+                (*ENROLLED, Code.TOKEN_SCOPE, Code.ROLE_NOT_USED),
+            ),
+            *more,
             Operation(
                 "task_token",
                 paths.TASK_TOKENS,
                 TaskTokenRequest,
                 TaskTokenResponse,
                 self.task_token,
-                (*_ENROLLED, Code.WORKLOAD_NOT_FOUND, Code.LEASE_LOST),
+                (*ENROLLED, Code.WORKLOAD_NOT_FOUND, Code.LEASE_LOST),
             ),
         )
         self._task_token = self.operations[-1]
@@ -218,6 +226,7 @@ class AgentApi:
         """Join the deployment, or come back to it."""
         check_versions(asked.versions, self._task_sdk, Version(__version__))
         tokens.check_scope(caller.token, asked.role, asked.queues)
+        self._check_role(asked.role)
         agent = await self._plane.roster.enrol(
             Enrolment(
                 name=asked.name,
@@ -228,6 +237,8 @@ class AgentApi:
                 versions=asked.versions.model_dump(),
                 labels=asked.labels,
                 arrival=caller.arrival,
+                group=asked.group,
+                standby=asked.standby,
             ),
             caller.token,
         )
@@ -238,6 +249,8 @@ class AgentApi:
             claim_wait_seconds=config.claim_wait_seconds,
             lease_seconds=config.lease_seconds,
             plane_version=__version__,
+            least_privacy=config.least_privacy,
+            ship_logs=config.ship_logs,
         )
 
     async def heartbeat(self, caller: Caller, asked: HeartbeatRequest) -> HeartbeatResponse:
@@ -253,6 +266,7 @@ class AgentApi:
                 warnings=[warning.model_dump(mode="json") for warning in asked.warnings],
                 probe_report=None if report is None else report.model_dump(mode="json"),
                 order_id=None if report is None else report.order_id,
+                finished=report is None or report.finished,
                 arrival=caller.arrival,
             ),
         )
@@ -264,6 +278,7 @@ class AgentApi:
             cancel=_references(commands.cancel),
             lost=_references(commands.lost),
             probes=None if commands.probes is None else ProbeOrder.model_validate(commands.probes),
+            fetch_log=commands.fetch_log,
         )
 
     async def claim(self, caller: Caller, asked: ClaimRequest) -> ClaimResponse:
@@ -346,6 +361,55 @@ class AgentApi:
         mint = self._task_tokens.again if held.started else self._task_tokens.first
         return TaskTokenResponse(task_token=mint(held.kind, held.subject_id))
 
+    async def component_token(self, caller: Caller, asked: ComponentTokenRequest) -> ComponentTokenResponse:
+        """Mint the token for an agent's own calls of Airflow's Execution API."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        self._check_role(agent.role)
+        if agent.role not in COMPONENT_AREAS:
+            raise PlaneRefusedError(Code.TOKEN_SCOPE, f"An agent with the role {agent.role} makes no calls of its own.")
+        return ComponentTokenResponse(
+            token=self._task_tokens.component(str(agent.agent_id)), valid_seconds=COMPONENT_TOKEN_SECONDS
+        )
+
+    async def log_tail(self, caller: Caller, asked: LogTailRequest) -> LogTailResponse:
+        """Take in the end of an agent's own log, as the plane has asked for it."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        await logtails.take(self._plane.pool, agent.agent_id, asked.order_id, asked.lines)
+        return LogTailResponse()
+
+    async def log_reads(self, caller: Caller, asked: LogReadsRequest) -> LogReadsResponse:
+        """Wait until a task's log is asked of the agent."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        wait_seconds = min(asked.wait_seconds, self._plane.config.claim_wait_seconds)
+        found: list[AskedLog] = await asgi.unless_gone(
+            self._plane.log_desk.claim(agent.agent_id, asked.free, wait_seconds), caller.receive
+        )
+        return LogReadsResponse(reads=tuple(map(_log_read, found)))
+
+    async def log_chunk(self, caller: Caller, asked: LogChunkRequest) -> LogChunkResponse:
+        """Take in a part of a log that is asked of the agent; answered when there is room for the next."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        chunk = Chunk(
+            sequence=asked.sequence,
+            data=asked.data,
+            origin=asked.origin,
+            final=asked.end or asked.fault is not None,
+            fault=asked.fault,
+            detail=asked.detail,
+        )
+        putting = self._plane.log_desk.put(agent.agent_id, asked.read_id, chunk)
+        proceed: bool = await asgi.unless_gone(putting, caller.receive)
+        return LogChunkResponse(proceed=proceed)
+
+    async def log_shipment(self, caller: Caller, asked: LogShipmentRequest) -> LogShipmentResponse:
+        """Keep a part of the log of a task that the agent has run, if it is the next one; say where that begins."""
+        agent = await self._agent(caller, asked.agent_id, asked.instance_id)
+        if not self._plane.config.ship_logs:
+            raise PlaneRefusedError(Code.LOGS_NOT_KEPT)
+        return await logshipping.take(
+            self._plane.pool, agent.agent_id, asked.workload_id, asked.offset, asked.data, end=asked.end
+        )
+
     async def probe(self, caller: Caller, _: Nothing) -> ProbeResponse:
         """Say how the caller is seen. Changes nothing, and tells a token of its own agents alone."""
         plane, token = self._plane, caller.token
@@ -387,6 +451,12 @@ class AgentApi:
     async def _agent(self, caller: Caller, agent_id: UUID, instance_id: UUID) -> Agent:
         return await self._plane.roster.lookup(agent_id, instance_id, caller.token.token_id)
 
+    def _check_role(self, role: Role) -> None:
+        """Raise PlaneRefusedError(ROLE_NOT_USED) unless agents of this deployment have the role."""
+        if role not in self._plane.config.roles:
+            used = ", ".join(self._plane.config.roles)
+            raise PlaneRefusedError(Code.ROLE_NOT_USED, f"Agents of this deployment have the roles {used}, not {role}.")
+
     async def _not_admitted(self, agent: Agent, asked: ClaimRequest, wait_seconds: float) -> list[LeasedRow]:
         """The answer to an agent that may not take work: what a repeated claim had got already, or nothing, late."""
         if asked.repeated:
@@ -425,6 +495,15 @@ def check_versions(versions: Versions, task_sdk: Version, plane: Version) -> Non
     behind = plane.minor - theirs.minor if theirs.major == plane.major else 0
     if theirs.major < plane.major or behind > MINOR_VERSIONS_BEHIND:
         raise PlaneRefusedError(Code.AGENT_TOO_OLD, f"The agent has Isthmus {theirs}; the deployment has {plane}.")
+
+
+def _log_read(asked: AskedLog) -> LogRead:
+    return LogRead(
+        read_id=asked.read_id,
+        source=LogSource(asked.source),
+        path=asked.path,
+        subject=None if asked.subject is None else LogSubject.model_validate(asked.subject),
+    )
 
 
 def _probed(row: AgentRow, silent_seconds: float | None) -> ProbedAgent:

@@ -5,6 +5,7 @@ claims) would spend most of their time in it; see the measurements in docs/bench
 """
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -26,6 +27,10 @@ class BodyTooLargeError(Exception):
     def __init__(self, limit: int) -> None:
         super().__init__(f"more than {limit} bytes")
         self.limit = limit
+
+
+class BodyEncodingError(Exception):
+    """The body is encoded in a way that is not understood, or is not what its encoding says."""
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -64,6 +69,27 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         if size > limit:
             raise BodyTooLargeError(limit)
     return b"".join(parts)
+
+
+def expanded(body: bytes, encoding: bytes | None, limit: int) -> bytes:
+    """``body`` without its ``Content-Encoding``; no more than ``limit`` bytes are ever made of it.
+
+    Raises BodyTooLargeError, BodyEncodingError for anything but gzip, or what is no gzip.
+    """
+    if encoding is None or encoding.lower() == b"identity":
+        return body
+    if encoding.lower() not in {b"gzip", b"x-gzip"}:
+        raise BodyEncodingError(encoding.decode("latin-1"))
+    inflating = zlib.decompressobj(wbits=31)
+    try:
+        plain = inflating.decompress(body, limit + 1)
+    except zlib.error:
+        raise BodyEncodingError("gzip") from None
+    if len(plain) > limit:
+        raise BodyTooLargeError(limit)
+    if not inflating.eof or inflating.unused_data:
+        raise BodyEncodingError("gzip")
+    return plain
 
 
 async def gone(receive: Receive) -> None:

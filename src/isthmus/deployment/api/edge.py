@@ -8,6 +8,7 @@ Invariants: nothing behind the edge sees a request without an admitted address a
 for somebody who may not come in, and none is kept that is over the limit; no exception reaches a client as text.
 """
 
+import asyncio
 import dataclasses
 from dataclasses import dataclass
 from time import perf_counter
@@ -17,9 +18,10 @@ import structlog
 
 from isthmus.deployment import arrivals, tokens
 from isthmus.deployment.api import asgi, refusals, sources
-from isthmus.deployment.api.agents import AgentApi, Caller, Operation
+from isthmus.deployment.api.agents import AgentApi
 from isthmus.deployment.api.execution import ExecutionApi
 from isthmus.deployment.api.metrics import Metrics
+from isthmus.deployment.api.operations import Caller, Operation
 from isthmus.deployment.api.refusals import RefusalLog
 from isthmus.deployment.arrivals import Arrival
 from isthmus.deployment.errors import PlaneRefusedError
@@ -33,6 +35,9 @@ _AGENT_TOKEN: Final = paths.AGENT_TOKEN_HEADER.lower().encode()
 _CLOSE: Final = (b"connection", b"close")
 #: The client went away before it had an answer; the number is nginx's.
 _GONE: Final = 499
+
+#: Large bodies that are taken apart at once: each may need memory of several times its size.
+LARGE_AT_ONCE: Final = 2
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +66,7 @@ class Edge:
         self._refused = refused
         self._prefix = f"/{plane.config.deployment_id}"
         self._stopping = False
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     def stop(self) -> None:
         """Turn new requests away: another process answers them. What is being answered goes on."""
@@ -118,8 +124,15 @@ class Edge:
     async def _operate(self, operation: Operation[Any, Any], caller: Caller, scope: asgi.Scope, send: asgi.Send) -> int:
         if scope["method"] != operation.method:
             raise PlaneRefusedError(Code.METHOD_NOT_ALLOWED, f"Send {operation.method}.")
-        body = await asgi.read_body(scope, caller.receive, self._plane.config.max_body_bytes)
-        said = await operation.call(caller, operation.parse(body))
+        config = self._plane.config
+        if operation.large:
+            body = await asgi.read_body(scope, caller.receive, config.max_dags_body_bytes)
+            encoding = asgi.header(scope, b"content-encoding")
+            async with self._large:
+                asked = await asyncio.to_thread(_unpacked, operation, body, encoding, config.max_dags_body_bytes)
+        else:
+            asked = operation.parse(await asgi.read_body(scope, caller.receive, config.max_body_bytes))
+        said = await operation.call(caller, asked)
         await asgi.respond(send, 200, said.__pydantic_serializer__.to_json(said), _JSON)
         return 200
 
@@ -133,6 +146,10 @@ class Edge:
             detail=refusal.detail,
             route=visit.route,
         )
+        known = parts is not None and self._plane.tokens.knows(parts.token_id)
+        self._plane.refused.note(
+            code, visit.arrival, token_id=parts.token_id if parts is not None and known else "", detail=refusal.detail
+        )
         self._metrics.count(visit.api, visit.route, refusal.status, refusal.code)
         headers: list[asgi.Header] = []
         if code is Code.METHOD_NOT_ALLOWED:
@@ -140,6 +157,11 @@ class Edge:
         if code in {Code.BODY_TOO_LARGE, Code.SHUTTING_DOWN}:
             headers.append(_CLOSE)  # what is left of the body is not read; another process takes over
         await refusals.refuse(send, refusal, for_task=visit.api == "execution", headers=headers)
+
+
+def _unpacked(operation: Operation[Any, Any], body: bytes, encoding: bytes | None, limit: int) -> Any:
+    """The request in a body that may be compressed. Raises what ``asgi.expanded`` and ``Operation.parse`` raise."""
+    return operation.parse(asgi.expanded(body, encoding, limit))
 
 
 def _credential(visit: _Visit) -> str | None:

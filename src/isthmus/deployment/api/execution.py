@@ -3,17 +3,23 @@
 A task reaches it through its agent's gateway, with three things beside Airflow's own task token: the agent token, the
 agent's id and the workload's id. They must fit together: the workload is running, under a lease of that agent, which
 enrolled with that token, and the task token was minted for that workload. Then policy: connections and variables of
-the deployment are refused unless it allows them, and the worker's host name, which Airflow would connect to for logs,
-is replaced by a name that leads nowhere.
+the deployment are refused unless it allows them (a name that it does not have is "not found" all the same: operators
+read variables that nobody has set, with a default), and the worker's host name, which Airflow would connect to for
+logs, is replaced by a name that leads nowhere.
+
+An agent with the role dag-processor or triggerer calls for itself as well: without a workload's id, with a token whose
+subject is the agent. It reaches what its role needs (``components``, ``triggers.admitting``) and nothing else.
 
 Policy looks at the very path that Airflow's router looks at, so there is no second reading of it. Areas of the API
-that we do not know are not served at all. A successful change of a task's state tells the scheduler. Invariant: nothing
+that we do not know are not served at all. A successful change of a task's state tells the scheduler, and that of one
+that is deferred whoever hands out triggers. Invariant: nothing
 reaches Airflow for a workload that the caller does not hold.
 """
 
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -28,16 +34,19 @@ from sqlalchemy import exc as sqlalchemy_errors
 from starlette.requests import Request
 from starlette.responses import Response
 
-from isthmus.deployment import leasing, reading
+from isthmus.deployment import components, leasing, reading
 from isthmus.deployment.api import asgi
-from isthmus.deployment.api.agents import Caller
+from isthmus.deployment.api.operations import Caller
 from isthmus.deployment.api.refusals import BadRequestError
 from isthmus.deployment.config import DeploymentConfig
+from isthmus.deployment.dags import admitting as dags_admitting
 from isthmus.deployment.errors import DatabaseError, PlaneRefusedError, translated
 from isthmus.deployment.plane import Plane
 from isthmus.deployment.pooling import Pool
 from isthmus.deployment.tables import SCHEDULER_CHANNEL
+from isthmus.deployment.triggers import admitting, holding
 from isthmus.wire import paths
+from isthmus.wire.names import Role
 from isthmus.wire.problems import Code, execution_problem, problem
 
 #: The first parts of the paths of Airflow's Execution API, as of 3.3. A new one is not served before it was looked at:
@@ -70,26 +79,33 @@ _AGENT_ID: Final = paths.AGENT_ID_HEADER.lower().encode()
 _WORKLOAD_ID: Final = paths.WORKLOAD_ID_HEADER.lower().encode()
 _OURS: Final = (b"isthmus-", b"content-length", b"transfer-encoding")
 
+#: What the body has that defers a task (``TIDeferredStatePayload``), as Airflow's SDK writes it.
+_DEFERRED: Final = b'"deferred"'
+
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A running workload, and the agent that holds it."""
+    """A running workload, and the agent that holds it; or, with a ``role``, an agent that calls for itself."""
 
     agent_name: str
     subject_id: str
+    role: Role | None = None
 
 
 class ExecutionApi:
     """The execution prefix of one deployment in this process."""
 
-    def __init__(self, plane: Plane, app: asgi.App, prefix: str, told: Callable[[], None]) -> None:
+    def __init__(
+        self, plane: Plane, app: asgi.App, prefix: str, told: Callable[[], None], mint: Callable[[str], str]
+    ) -> None:
         self._plane = plane
         self._app = app
         self._prefix = prefix
         self._told = told
-        self._held: dict[tuple[UUID, UUID, str], tuple[float, Held]] = {}
+        self._mint = mint
+        self._held: dict[tuple[UUID | None, UUID, str], tuple[float, Held]] = {}
 
     def knows(self, path: str) -> bool:
         """Whether ``path`` (the whole one) lies in an area of Airflow's API that is served."""
@@ -104,7 +120,12 @@ class ExecutionApi:
         path: str = scope["path"][len(self._prefix) :]
         held = await self._admitted(caller, scope)
         authorization = _authorization(scope, held)
-        check_policy(self._plane.config, method, path, scope.get("query_string", b""))
+        if held.role is not None:
+            check_component(held.role, method, path)
+            authorization = await self._of_component(held, method, path, authorization)
+        withheld = refused(self._plane.config, method, path, scope.get("query_string", b""))
+        if withheld is not None and not _asks_for_one(method, path):
+            raise withheld
         body = await asgi.read_body(scope, caller.receive, self._plane.config.max_execution_body_bytes)
         if _says_hostname(method, path):
             body = with_hostname(body, f"{held.agent_name}.isthmus.invalid")
@@ -113,20 +134,61 @@ class ExecutionApi:
         ]
         headers += [(b"content-length", b"%d" % len(body)), *authorization]
         inner = {**scope, "root_path": self._prefix, "headers": headers}
+        if withheld is not None:
+            return await self._only_if_missing(withheld, inner, asgi.replay(body, caller.receive), send)
         status = await _call(self._app, inner, asgi.replay(body, caller.receive), send)
         if method == "PATCH" and status < 300 and path.endswith("/state"):
             self._told()
+            if _DEFERRED in body:
+                await self._tell_of_triggers()
         return status
+
+    async def _only_if_missing(
+        self, withheld: PlaneRefusedError, inner: asgi.Scope, receive: asgi.Receive, send: asgi.Send
+    ) -> int:
+        """Say "not found" of what is not there, so that a default of the DAG counts; refuse what is there."""
+        events: list[asgi.Event] = []
+
+        async def keep(event: asgi.Event) -> None:
+            events.append(event)
+
+        status = await _call(self._app, inner, receive, keep)
+        if status not in {404, 503}:
+            raise withheld
+        for event in events:
+            await send(event)
+        return status
+
+    async def _of_component(
+        self, held: Held, method: str, path: str, authorization: list[asgi.Header]
+    ) -> list[asgi.Header]:
+        """The header for Airflow of an agent's own call: as it came, or with a token for whom the call is made."""
+        if held.role is Role.DAG_PROCESSOR:
+            await dags_admitting.check(self._plane.pool, UUID(held.subject_id), _parts(path))
+            return authorization
+        if held.role is not Role.TRIGGERER:
+            return authorization
+        subject = await admitting.subject(self._plane.pool, UUID(held.subject_id), method, _parts(path))
+        return authorization if subject is None else [(b"authorization", b"Bearer " + self._mint(subject).encode())]
+
+    async def _tell_of_triggers(self) -> None:
+        """A trigger was made. Who misses it looks once a second all the same."""
+        with contextlib.suppress(DatabaseError), translated():
+            await holding.tell(self._plane.pool)
 
     async def _admitted(self, caller: Caller, scope: asgi.Scope) -> Held:
         agent_id = _uuid(scope, _AGENT_ID, paths.AGENT_ID_HEADER)
-        workload_id = _uuid(scope, _WORKLOAD_ID, paths.WORKLOAD_ID_HEADER)
-        key = (workload_id, agent_id, caller.token.token_id)
+        own = asgi.header(scope, _WORKLOAD_ID) is None
+        workload_id = agent_id if own else _uuid(scope, _WORKLOAD_ID, paths.WORKLOAD_ID_HEADER)
+        key = (None if own else workload_id, agent_id, caller.token.token_id)
         now = time.monotonic()
         until, held = self._held.get(key, (0.0, None))
         if held is not None and now < until:
             return held
-        held = await self._look(agent_id, workload_id, caller.token.token_id)
+        if own:
+            held = await self._look_component(agent_id, caller.token.token_id)
+        else:
+            held = await self._look(agent_id, workload_id, caller.token.token_id)
         if len(self._held) >= _HELD_LIMIT:
             self._held = {old: value for old, value in self._held.items() if value[0] > now}
         self._held[key] = (now + HELD_SECONDS, held)
@@ -145,6 +207,16 @@ class ExecutionApi:
         if agent is None or not self._plane.tokens.related(agent.token_id, token_id):
             raise PlaneRefusedError(Code.AGENT_UNKNOWN, "The agent enrolled with another token.")
         return Held(agent_name=agent.name, subject_id=row.subject_id)
+
+    async def _look_component(self, agent_id: UUID, token_id: str) -> Held:
+        agent = await self._plane.roster.find(agent_id)
+        if agent is None or not self._plane.tokens.related(agent.token_id, token_id):
+            raise PlaneRefusedError(Code.AGENT_UNKNOWN)
+        if agent.role not in components.COMPONENT_AREAS:
+            raise BadRequestError.field(paths.WORKLOAD_ID_HEADER, "is missing")
+        if agent.role not in self._plane.config.roles:
+            raise PlaneRefusedError(Code.ROLE_NOT_USED)
+        return Held(agent_name=agent.name, subject_id=str(agent.agent_id), role=agent.role)
 
 
 class SchedulerBell:
@@ -171,8 +243,17 @@ class SchedulerBell:
                 await asyncio.sleep(_RETRY_SECONDS)
 
 
-def check_policy(config: DeploymentConfig, method: str, path: str, query: bytes) -> None:
-    """Raise PlaneRefusedError unless the deployment hands out what ``path`` asks for.
+def check_component(role: Role, method: str, path: str) -> None:
+    """Raise PlaneRefusedError(TOKEN_SCOPE) unless an agent with ``role`` may ask for ``path`` itself."""
+    area = _parts(path)[0]
+    if not components.may(role, method, area):
+        raise PlaneRefusedError(
+            Code.TOKEN_SCOPE, f"An agent with the role {role} may not send {method} to {area!r} for itself."
+        )
+
+
+def refused(config: DeploymentConfig, method: str, path: str, query: bytes) -> PlaneRefusedError | None:
+    """Why the deployment does not hand out what ``path`` asks for; None if it does.
 
     ``path`` is decoded, as the router sees it. Airflow's SDK takes 403 for an authoritative no: it does not look for
     the connection elsewhere, and the task's log says that access was denied. Backends at the agent were asked before.
@@ -182,25 +263,26 @@ def check_policy(config: DeploymentConfig, method: str, path: str, query: bytes)
         case "connections":
             connection_id = "/".join(parts[1:])
             if not config.allows_connection(connection_id):
-                raise PlaneRefusedError(
+                return PlaneRefusedError(
                     Code.CONNECTION_NOT_ALLOWED,
                     f"The deployment does not hand the connection {connection_id!r} to tasks.",
                 )
         case "variables" if method == "GET" and parts[1:] == ["keys"]:
             prefix = _query_value(query, "prefix")
             if not config.allows_listing(prefix):
-                raise PlaneRefusedError(
+                return PlaneRefusedError(
                     Code.VARIABLE_NOT_ALLOWED,
                     f"The deployment does not show tasks the keys of its variables that begin with {prefix!r}.",
                 )
         case "variables":
             key = "/".join(parts[1:])
             if not config.allows_variable(key):
-                raise PlaneRefusedError(
+                return PlaneRefusedError(
                     Code.VARIABLE_NOT_ALLOWED, f"The deployment does not hand the variable {key!r} to tasks."
                 )
         case _:
             pass
+    return None
 
 
 def with_hostname(body: bytes, hostname: str) -> bytes:
@@ -256,6 +338,13 @@ def _says_hostname(method: str, path: str) -> bool:
 _HOSTNAMES: Final = frozenset({("PATCH", "run"), ("PUT", "heartbeat")})
 
 
+def _asks_for_one(method: str, path: str) -> bool:
+    """Whether this reads one connection or variable by its name."""
+    parts = _parts(path)
+    is_name = len(parts) > 1 and all(part.isprintable() and part for part in parts[1:]) and parts[1:] != ["keys"]
+    return method == "GET" and parts[0] in {"connections", "variables"} and is_name
+
+
 def _query_value(query: bytes, name: str) -> str:
     found = [value for key, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True) if key == name]
     return found[-1] if found else ""
@@ -280,7 +369,7 @@ def _authorization(scope: asgi.Scope, held: Held) -> list[asgi.Header]:
         raise BadRequestError(
             problem(
                 Code.TOKEN_SCOPE,
-                "The task token was not minted for this workload.",
+                "The task token was not minted for this workload or agent.",
                 hint="Send each call with the task token of its own workload.",
             )
         )

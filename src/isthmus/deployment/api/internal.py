@@ -125,13 +125,14 @@ def application(
     *,
     agent_document: dict[str, Any],
     airflow_version: str,
+    airflow_url: str | None,
 ) -> FastAPI:
     """All routes of the internal listener."""
     app = FastAPI(
         title=TITLE, version=__version__, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
     )
     _add_errors(app)
-    routes = admin.router(plane, clock, airflow_version=airflow_version)
+    routes = admin.router(plane, clock, airflow_version=airflow_version, airflow_url=airflow_url)
     admin_document = document(routes)
     app.include_router(routes)
     _add_health(app, plane, checkup)

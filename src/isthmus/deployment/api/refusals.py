@@ -74,6 +74,8 @@ def problem_of(error: Exception) -> Problem:
             return error.problem
         case asgi.BodyTooLargeError():
             return problem(Code.BODY_TOO_LARGE, f"The body has {error}.")
+        case asgi.BodyEncodingError():
+            return problem(Code.ENCODING_UNSUPPORTED, f"The body is not {error}, or that is not understood.")
         case DatabaseError():
             return problem(Code.DATABASE_UNAVAILABLE)
         case _:

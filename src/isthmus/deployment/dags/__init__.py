@@ -1,0 +1,1 @@
+"""DAG processing, the plane's side: bundles, submissions, observations, claims."""
