@@ -30,11 +30,12 @@ _UNUSED_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 class GatewayClient(compat.Client):
     """Airflow's client on the gateway's socket."""
 
-    def __init__(self, socket_path: str, token: str) -> None:
+    def __init__(self, socket_path: str, token: str, *, answer_seconds: float | None = None) -> None:
+        """``answer_seconds`` is for who has something else to do than to wait for an answer."""
         super().__init__(
             base_url=_BASE_URL,
             token=token,
-            timeout=_TIMEOUT,
+            timeout=httpx.Timeout(answer_seconds, connect=_TIMEOUT.connect),
             transport=httpx.HTTPTransport(uds=socket_path, limits=_LIMITS, verify=_UNUSED_TLS),
         )
 

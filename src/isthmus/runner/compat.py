@@ -16,23 +16,29 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, wraps
 from importlib.metadata import entry_points
+from itertools import chain
 from pathlib import Path
 from selectors import BaseSelector
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, BinaryIO, Final, NoReturn, Self, cast
 
 import airflow
 import attrs
 import structlog
 from airflow import settings as airflow_settings
+from airflow._shared.observability.traces import configure_otel
+from airflow.configuration import AIRFLOW_HOME
+from airflow.configuration import conf as core_conf
 from airflow.dag_processing import dagbag
+from airflow.dag_processing.bundles import base as bundles
 from airflow.dag_processing.bundles.local import LocalDagBundle
+from airflow.exceptions import AirflowConfigException
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, ExecutorWorkload, TestConnection
 from airflow.providers_manager import ProvidersManager
 from airflow.sdk import __version__ as task_sdk_version
@@ -45,6 +51,7 @@ from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsL
 from airflow.sdk._shared.secrets_masker.secrets_masker import reset_secrets_masker
 from airflow.sdk.api.client import Client, get_hostname, getuser
 from airflow.sdk.api.datamodels._generated import TIRunContext
+from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time import callback_supervisor, comms, connection_test_supervisor, supervisor, task_runner
 from airflow.sdk.execution_time.comms import StartupDetails
 from airflow.sdk.execution_time.coordinator import get_coordinator_manager
@@ -63,21 +70,29 @@ __all__ = [
     "ProcessTracker",
     "accept_any_executor",
     "airflow_version",
+    "bundle_modules",
     "call_with_each_subprocess",
     "check",
     "configure_logging",
+    "has_remote_logs",
+    "import_exporter",
     "import_what_tasks_import",
+    "keep_bundles_at_home",
     "keep_task_logging",
     "keep_type_adapters",
     "load_supervisor_parts",
+    "log_folder",
     "parse_workload",
     "python_version",
+    "read_remote_log",
+    "remove_stale_versions",
     "run_task",
     "run_task_here",
     "run_workload",
     "settle_what_is_absent",
     "skip_first_heartbeat",
     "start_tasks_with",
+    "start_tracing",
     "startup_frames",
     "task_sdk_version",
 ]
@@ -101,10 +116,17 @@ _TASK_MODULES: Final = (
     "jinja2.ext",
 )
 
+#: Section and key of where bundles are checked out.
+_BUNDLE_STORAGE: Final = ("dag_processor", "dag_bundle_storage_path")
+
 #: What ``ActivitySubprocess.start`` passes on for a task that is started as this runner knows it.
 _TASK_ARGUMENTS: Final = frozenset(
     {"id", "client", "logger", "use_exec", "new_process_group", "subprocess_logs_to_stdout"}
 )
+
+#: What a task with ``run_as_user`` has sudo execute, and what it executes here.
+_REEXECUTION: Final = "from airflow.sdk.execution_time.task_runner import main; main()"
+_OUR_REEXECUTION: Final = f"from isthmus.runner.reexecuted import tie; tie(); {_REEXECUTION}"
 
 _WORKLOAD: Final[TypeAdapter[Any]] = TypeAdapter(ExecutorWorkload)
 
@@ -130,6 +152,11 @@ class PayloadError(PermanentError):
 def _calls() -> dict[str, tuple[Callable[..., Any], tuple[str, ...], tuple[str, ...]]]:
     """What is called: by name, the callable, its positional arguments, its keyword arguments."""
     return {
+        "BundleUsageTrackingManager._remove_stale_bundle_versions_for_bundle": (
+            bundles.BundleUsageTrackingManager._remove_stale_bundle_versions_for_bundle,
+            ("",),
+            ("bundle_name",),
+        ),
         "supervise_task": (
             supervisor.supervise_task,
             (),
@@ -158,6 +185,7 @@ def _calls() -> dict[str, tuple[Callable[..., Any], tuple[str, ...], tuple[str, 
         "supervisor._configure_logs_over_json_channel": (supervisor._configure_logs_over_json_channel, ("fd",), ()),
         "dagbag._validate_executor_fields": (dagbag._validate_executor_fields, ("dag", "bundle"), ()),
         "task_runner.main": (task_runner.main, (), ()),
+        "configure_otel": (configure_otel, ("conf",), ()),
         "WatchedSubprocess.start": (
             WatchedSubprocess.start,
             (),
@@ -192,6 +220,8 @@ def check() -> None:
     }
     if missing:
         raise IncompatibleAirflowError(f"Airflow's ActivitySubprocess has no {', '.join(sorted(missing))}")
+    if _REEXECUTION not in inspect.getsource(task_runner) or "os.execvp(" not in inspect.getsource(task_runner):
+        raise IncompatibleAirflowError("Airflow's task runner becomes another user in another way")
     if getattr(connection_test_supervisor, "Client", None) is not Client:
         raise IncompatibleAirflowError("Airflow's connection test supervisor makes its client in another way")
 
@@ -273,6 +303,19 @@ def import_what_tasks_import() -> None:
     for name in _TASK_MODULES:
         importlib.import_module(name)
     ProvidersManager().initialize_providers_taskflow_decorator()  # type: ignore[no-untyped-call]
+
+
+def bundle_modules() -> tuple[str, ...]:
+    """The modules of the configured bundles' classes that come with Airflow and its providers, each once.
+
+    Every task imports that of its bundle. GitDagBundle's costs 0.35 s of CPU, six times what all else of a task does.
+    """
+    try:
+        configured: Any = core_conf.getjson("dag_processor", "dag_bundle_config_list", fallback=[])
+        paths = [str(one["classpath"]) for one in configured]
+    except (AirflowConfigException, TypeError, KeyError, ValueError):
+        return ()  # each task that has a bundle says it better
+    return tuple(dict.fromkeys(path.rpartition(".")[0] for path in paths if path.startswith("airflow.")))
 
 
 def keep_type_adapters() -> None:
@@ -405,7 +448,45 @@ def start_tasks_with(fork_task: Callable[[Sequence[socket.socket]], ProcessTrack
 
 def run_task(requests: socket.socket, stdout: socket.socket, stderr: socket.socket, logs: socket.socket) -> NoReturn:
     """Be the task of a supervisor that has the other ends of these sockets."""
-    supervisor._fork_main(requests, stdout, stderr, logs.fileno(), supervisor._subprocess_main)
+
+    def main() -> None:
+        start_tracing()
+        _reexecute_ours()
+        supervisor._subprocess_main()  # type: ignore[no-untyped-call]
+
+    supervisor._fork_main(requests, stdout, stderr, logs.fileno(), main)
+
+
+def _reexecute_ours() -> None:
+    """Have a task that becomes another user begin with ``isthmus.runner.reexecuted``. For a task's own process."""
+    execute = os.execvp
+
+    def execvp(file: str, args: Any) -> NoReturn:
+        if file == "sudo" and args[-1] == _REEXECUTION:
+            args = [*args[:-1], _OUR_REEXECUTION]
+        execute(file, args)
+
+    _replace(os, "execvp", execvp)
+
+
+def start_tracing() -> None:
+    """Export spans from this process, if ``[traces] otel_on``. Once in a process that was forked by the fork server."""
+    configure_otel(core_conf)
+
+
+def import_exporter() -> None:
+    """Import what exports spans, if anything does, once for all tasks. Raises ConfigError when it is not installed."""
+    if not core_conf.getboolean("traces", "otel_on", fallback=False):
+        return
+    name = os.environ.get("OTEL_TRACES_EXPORTER", "otlp")
+    found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
+    if not found:
+        raise ConfigError(
+            f"no exporter {name!r} of spans is installed",
+            code="airflow_unusable",
+            hint="set OTEL_TRACES_EXPORTER to otlp_proto_http, or install what it names beside the runner",
+        )
+    found[0].load()
 
 
 def accept_any_executor() -> None:
@@ -415,6 +496,37 @@ def accept_any_executor() -> None:
     The scheduler has made its choice already when the task is here.
     """
     _replace(dagbag, "_validate_executor_fields", lambda *_, **__: None)
+
+
+def keep_bundles_at_home() -> None:
+    """Keep what is checked out of DAG bundles below AIRFLOW_HOME, unless the configuration names a place.
+
+    Airflow's own place is one in the folder of temporary files: whoever came first on a host would own it, and could
+    put code of his own there for the tasks of others.
+    """
+    if core_conf.get(*_BUNDLE_STORAGE, fallback=None):
+        return
+    folder = Path(AIRFLOW_HOME) / "dag_bundles"
+    os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH"] = str(folder)
+    _replace(bundles, "STALE_BUNDLE_TRACKING_FOLDER", folder / "_tracking")  # made of the former place at its import
+
+
+def remove_stale_versions(bundle: str, version: str | None) -> None:
+    """Now and then remove checked-out versions of a bundle that no task has used lately.
+
+    Airflow's DAG processor does it where it runs; here it is done after a task of that bundle, for agents that are
+    workers alone. Age, number and interval are Airflow's (``[dag_processor] stale_bundle_cleanup_*``). A version that
+    a task uses is locked. Raises OSError, as when another process was faster.
+    """
+    interval = core_conf.getint("dag_processor", "stale_bundle_cleanup_interval")
+    if version is None or interval <= 0:
+        return
+    last = Path(core_conf.get(*_BUNDLE_STORAGE)) / "_locks" / f"{bundle}.cleaned"
+    if last.exists() and time.time() - last.stat().st_mtime < interval:
+        return
+    last.parent.mkdir(parents=True, exist_ok=True)
+    last.touch()
+    bundles.BundleUsageTrackingManager()._remove_stale_bundle_versions_for_bundle(bundle_name=bundle)
 
 
 def call_with_each_subprocess(watch: Callable[[int, ProcessTracker, BaseSelector], None]) -> None:
@@ -449,7 +561,9 @@ def settle_what_is_absent() -> None:
     """
     supervisor.block_orm_access()  # type: ignore[no-untyped-call]
     in_folder = any(Path(airflow_settings.PLUGINS_FOLDER or "").rglob("*.py"))
-    if not in_folder and not entry_points(group="airflow.plugins") and airflow_settings.LAZY_LOAD_PROVIDERS:
+    # Our own has only a page of the API server's: a task loads nothing of it.
+    foreign = [one for one in entry_points(group="airflow.plugins") if one.module != "isthmus.deployment.plugin"]
+    if not in_folder and not foreign and airflow_settings.LAZY_LOAD_PROVIDERS:
         get_listener_manager()
         sdk_plugins_manager.integrate_macros_plugins()
 
@@ -526,3 +640,32 @@ def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
 def _replace(owner: ModuleType | type, name: str, value: object) -> None:
     """Put something of ours in the place of something of Airflow's; all such places are in this module."""
     setattr(owner, name, value)
+
+
+# --- task logs -----------------------------------------------------------------------------------------------------
+
+
+def log_folder() -> str:
+    """Where tasks write their logs."""
+    return str(Path(conf.get("logging", "base_log_folder")).expanduser())
+
+
+def has_remote_logs() -> bool:
+    """Whether remote logging is configured, as tasks see it."""
+    handler = sdk_log.load_remote_log_handler()
+    # The plane's own handler, in an environment that was copied from there, keeps nothing.
+    return handler is not None and type(handler).__module__ != "isthmus.deployment.remotelogs"
+
+
+def read_remote_log(path: str, subject: Mapping[str, Any]) -> tuple[Sequence[str], Iterable[str]] | None:
+    """Where the log was found, and its text in parts; None without remote logging. A provider may raise anything.
+
+    ``subject`` has what a provider may look at of a task instance.
+    """
+    handler: Any = sdk_log.load_remote_log_handler()
+    if not has_remote_logs():
+        return None
+    subject_given: Any = SimpleNamespace(**subject)
+    read = getattr(handler, "stream", None) or handler.read
+    sources, found = read(path, subject_given)
+    return sources, chain.from_iterable([one] if isinstance(one, str) else one for one in found or ())

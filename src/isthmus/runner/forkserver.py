@@ -14,7 +14,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,11 +36,15 @@ log = structlog.get_logger(logger_name="isthmus.forkserver")
 
 #: Between two rounds of killing leftovers.
 _SWEEP_SECONDS: Final = 0.002
-#: Leftovers that survive SIGKILL for this long belong to another user (``run_as_user``) or are stuck in the kernel.
-#: They are reported and no longer waited for.
+#: Leftovers that survive SIGKILL for this long are stuck in the kernel, or belong to another user (``run_as_user``) and
+#: the control process may not kill them either. They are reported and no longer waited for.
 _LEFTOVER_SECONDS: Final = 20.0
 #: Between two rounds of killing a workload whose time is over: what is new since is killed in the next one.
 _KILL_AGAIN_SECONDS: Final = 0.1
+#: Between two times that the control process is asked to kill what is another user's.
+_ASK_AGAIN_SECONDS: Final = 0.1
+#: As many pids as a frame holds; the rest is asked for in the next round.
+_FOREIGN_PIDS: Final = 1000
 #: After a task was killed its supervisor reports the state and uploads the log. It gets this long.
 _REPORT_SECONDS: Final = 5.0
 #: Ready supervisors are forked this long after the last launch: not while the one just taken wants the processor.
@@ -95,6 +99,7 @@ class ForkServer:
         self._stuck: set[int] = set()
         self._refill_at: float | None = 0.0
         self._sweep_at: float | None = None
+        self._ask_at = 0.0
         self._stopping = False
         self._peer_lost = False
         self._wakeup_read, self._wakeup_write = socket.socketpair()
@@ -198,6 +203,8 @@ class ForkServer:
                 airflow=compat.airflow_version,
                 task_sdk=compat.task_sdk_version,
                 python=compat.python_version,
+                log_folder=compat.log_folder(),
+                remote_logs=compat.has_remote_logs(),
             )
         )
 
@@ -315,7 +322,9 @@ class ForkServer:
     def _kill_task(self, supervisor: Supervisor) -> None:
         """What is below the task comes to us as leftovers when it dies; what the supervisor forked is below it."""
         if supervisor.task is not None:
-            _signal(supervisor.task[0], signal.SIGKILL)
+            task = supervisor.task[0]
+            _signal(task, signal.SIGKILL)
+            self._report_foreign([task, *processes.descendants(task)])
         processes.sweep(below=supervisor.pid)
 
     # --- time ------------------------------------------------------------------------------------------------------
@@ -475,6 +484,7 @@ class ForkServer:
         self._stuck = {pid for pid in self._stuck if not _is_reaped(pid)}
         tasks = (one.task[0] for one in self._supervisors.values() if one.task is not None)
         found = processes.sweep(spared={*self._supervisors, *tasks, *self._stuck})
+        self._report_foreign(found)
         now = time.monotonic()
         self._leftovers = {pid: self._leftovers.get(pid, now) for pid in found}
         stuck = [pid for pid, since in self._leftovers.items() if now - since > _LEFTOVER_SECONDS]
@@ -489,6 +499,15 @@ class ForkServer:
             del self._workloads[workload.workload_id]
             if workload.exited is not None:
                 self._send(workload.exited)
+
+    def _report_foreign(self, pids: Iterable[int]) -> None:
+        """Ask the control process to kill what of ``pids`` is another user's, as with ``run_as_user``."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return
+        if foreign := [pid for pid in pids if not processes.may_signal(pid)]:
+            self._send(frames.Foreign(pids=tuple(foreign[:_FOREIGN_PIDS])))
+            self._ask_at = now + _ASK_AGAIN_SECONDS
 
 
 def _peer_uid(connection: socket.socket) -> int:
@@ -508,7 +527,7 @@ def _has_hung_up(connection: socket.socket) -> bool:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):  # not ours after a change of user: see _report_foreign
         os.kill(pid, number)
 
 
@@ -524,6 +543,7 @@ def main(config: RunnerConfig) -> None:
     compat.configure_logging()
     compat.check()
     compat.accept_any_executor()
+    compat.keep_bundles_at_home()
     if Shortcut.PIDFD not in config.without:
         pidfds.install()
     warming.warm(preload=config.preload, everything=Shortcut.WARMING not in config.without)

@@ -138,6 +138,7 @@ def _arrange_for_forks(inheritance: Inheritance) -> None:
             os.close(inheritance.lock_fd)
         processes.die_with_parent(supervisor)
         processes.raise_oom_score(_CHILD_OOM_SCORE)
+        compat.start_tracing()
         # What the supervisor made since its own fork is garbage to nobody here; looking at it would copy its pages.
         gc.freeze()
 
@@ -188,6 +189,7 @@ def run(launch: frames.Launch) -> Result:
         setproctitle(f"isthmus: supervisor of {launch.kind} {launch.workload_id}")
         with clients.GatewayClient(launch.gateway_socket, launch.gateway_token) as client:
             exit_code = compat.run_workload(workload, client)
+        _tidy(workload)
     except IsthmusError as error:
         log.error("The workload cannot be run", workload_id=str(launch.workload_id), code=error.code, error=str(error))
         return Result(exit_code=1, detail=_cut(str(error)))
@@ -197,6 +199,17 @@ def run(launch: frames.Launch) -> Result:
     detail = "" if exit_code == 0 else _explain(exit_code)
     # A connection test runs a provider's code in this very process.
     return Result(exit_code=exit_code, detail=detail, retiring=launch.kind is not Kind.TASK)
+
+
+def _tidy(workload: object) -> None:
+    """Remove old commits of the workload's bundle. It has ended: whatever goes wrong here is only logged."""
+    bundle = getattr(workload, "bundle_info", None)  # a connection test has none
+    if bundle is None:
+        return
+    try:
+        compat.remove_stale_versions(bundle.name, bundle.version)
+    except Exception as error:
+        log.warning("Old versions of a bundle cannot be removed", bundle=bundle.name, error=str(error))
 
 
 def _explain(exit_code: int) -> str:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from tests.fakes import control as controls
-from tests.fakes.execution_api import FakeExecutionApi
+from tests.fakes.execution_api import Answer, Call, FakeExecutionApi
 
 from isthmus.kit import processes
 from isthmus.wire import frames
@@ -45,6 +45,22 @@ class Runner:
         """Run any workload to its end."""
         _, workload = self.control.launch(payload, kind=kind)
         return self.exited(workload)
+
+    def run_connection_test(self, connection: dict[str, Any]) -> dict[str, Any]:
+        """Test a connection that the plane knows; the result that is reported. Fields that are not given are None."""
+        whole = dict.fromkeys(("host", "login", "password", "schema", "port", "extra")) | connection
+        test_id, results = uuid4(), []
+
+        def take(call: Call) -> Answer:
+            results.append(call.json)
+            return Answer(204)
+
+        self.api.answer(f"GET /connection-tests/{test_id}/connection", lambda call: Answer(200, whole))
+        self.api.answer(f"PATCH /connection-tests/{test_id}", take)
+        ids = {"connection_test_id": str(test_id), "connection_id": connection["conn_id"]}
+        exited = self.run_payload(Kind.CONNECTION_TEST, {"type": "TestConnection", **ids, "timeout": 10})
+        assert (exited.exit_code, exited.detail) == (0, "")
+        return dict(results[0])
 
     def exited(self, workload: UUID, timeout: float = 30) -> frames.Exited:
         return self.control.wait_for(frames.Exited, workload, timeout)[1]

@@ -1,10 +1,14 @@
 """What a deployment adds to Airflow works in a warm fork as elsewhere: listeners, backends, remote logs, policies."""
 
+import json
 from pathlib import Path
 
 import pytest
+from tests.fakes import control as controls
 from tests.fakes.execution_api import Answer
 from tests.integration.runner.conftest import Runner, Start
+
+from isthmus.wire.names import Kind
 
 #: A listener that writes down what it hears, and a plugin that says when it is loaded.
 PLUGIN = """
@@ -131,6 +135,13 @@ def test_listeners_hear_each_task_and_nothing_else(runner: Runner) -> None:
     ]  # fmt: skip
 
 
+def test_plugins_of_others_are_loaded_by_each_task(runner: Runner) -> None:
+    """Beside ours, which must not stand in for them: their code may start threads and open connections."""
+    runner.run("plugins")
+    found = json.loads(runner.wait_for_file("plugins"))
+    assert (sorted(found["names"]), found["inherited"]) == (["isthmus", "test_plugin"], False)
+
+
 def test_cluster_policies_see_each_parse_and_nothing_else(equipped_runner: Runner) -> None:
     equipped_runner.run("noop")
     assert set(equipped_runner.wait_for_file("policy").splitlines()) == {"runner"}
@@ -159,3 +170,30 @@ def test_the_plane_is_asked_for_what_no_backend_has(start_runner: Start) -> None
 def test_nothing_in_the_log_says_that_something_was_skipped(runner: Runner) -> None:
     runner.run("noop")
     assert [event for event in runner.events() if event["level"] in {"warning", "error", "critical"}] == []
+
+
+def test_airflows_own_backend_of_files_serves_tasks_and_callbacks(start_runner: Start, tmp_path: Path) -> None:
+    """Set in the tasks' environment alone; the plane is asked for none of it."""
+    tmp_path.chmod(0o755)
+    connections, variables = tmp_path / "connections.json", tmp_path / "variables.json"
+    extra = {"path": str(tmp_path)}
+    connections.write_text(json.dumps({"warehouse": {"conn_type": "fs", "password": "from the file", "extra": extra}}))
+    variables.write_text(json.dumps({"greeting": "hello from the file"}))
+    runner = start_runner(
+        arguments=("--without=warming", "--spares=0"),
+        environment={
+            "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+            "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps(
+                {"connections_file_path": str(connections), "variables_file_path": str(variables)}
+            ),
+        },
+    )
+    runner.run("read_variable")
+    assert runner.wait_for_file("variable") == "hello from the file"
+    exited = runner.run_payload(Kind.CALLBACK, controls.callback_payload("runner_callbacks.read_secrets"))
+    assert (exited.exit_code, exited.detail) == (0, "")
+    assert runner.wait_for_file("secrets") == "from the file hello from the file"
+    # A connection test is of the connection that somebody entered in Airflow's UI, whatever the agent has of that name.
+    theirs = {"conn_id": "warehouse", "conn_type": "fs", "extra": json.dumps({"path": "/nowhere"})}
+    assert runner.run_connection_test(theirs) == {"state": "failed", "result_message": "Path /nowhere does not exist."}
+    assert runner.api.matching("GET /variables/") == runner.api.matching("GET /connections/") == []

@@ -3,12 +3,13 @@
 import json
 import os
 import statistics
+import subprocess
+import sys
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from tests.fakes import control as controls
-from tests.fakes.execution_api import Answer, Call
+from tests.fakes.execution_api import Answer
 from tests.integration.runner.conftest import BUNDLE, Runner, wait_until
 
 from isthmus.wire import frames
@@ -38,6 +39,27 @@ def test_a_short_task_makes_three_requests(runner: Runner) -> None:
     _, ti = runner.run("noop")
     paths = [call.path.removeprefix(f"/task-instances/{ti}/") for call in runner.api.calls]
     assert paths == ["run", "rtif", "state"]
+
+
+def test_no_task_loads_plugins_where_ours_alone_is_installed(runner: Runner) -> None:
+    """The fork server did it for all of them, since ours has nothing for a task."""
+    runner.run("plugins")
+    assert json.loads(runner.wait_for_file("plugins")) == {"names": ["isthmus"], "inherited": True}
+
+
+def test_our_plugin_costs_a_task_process_one_small_module() -> None:
+    """Airflow imports it wherever it loads plugins; an agent has no web framework and no database driver."""
+    program = """
+import json, sys, time
+import airflow.sdk.execution_time.task_runner
+before, started = set(sys.modules), time.perf_counter()
+import isthmus.deployment.plugin
+print(json.dumps([sorted(set(sys.modules) - before), time.perf_counter() - started]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules, seconds = json.loads(done.stdout.splitlines()[-1])
+    assert set(modules) <= {"isthmus", "isthmus.deployment", "isthmus.deployment.plugin"}
+    assert seconds < 0.1
 
 
 def test_a_result_is_rendered_and_pushed(runner: Runner) -> None:
@@ -172,51 +194,23 @@ def test_heartbeats_go_on_while_a_task_runs(runner: Runner) -> None:
     assert runner.states(ti) == []  # the server ended it: nothing to report
 
 
-def callback_payload(path: str, **kwargs: object) -> dict[str, object]:
-    callback_id = str(uuid4())
-    return {
-        "type": "ExecuteCallback",
-        "callback": {
-            "id": callback_id,
-            "fetch_method": "import_path",
-            "data": {"path": path, "kwargs": kwargs, "dag_id": "runner"},
-        },
-        "dag_rel_path": "runner_dags.py",
-        "bundle_info": {"name": controls.BUNDLE, "version": None},
-        "log_path": f"executor_callbacks/runner/{callback_id}",
-    }
-
-
 def test_a_callback(runner: Runner) -> None:
-    exited = runner.run_payload(Kind.CALLBACK, callback_payload("runner_callbacks.tell", text="hello"))
+    exited = runner.run_payload(Kind.CALLBACK, controls.callback_payload("runner_callbacks.tell", text="hello"))
     assert (exited.exit_code, exited.detail) == (0, "")
     assert runner.wait_for_file("callback") == "hello"
 
 
 def test_a_callback_that_fails(runner: Runner) -> None:
-    exited = runner.run_payload(Kind.CALLBACK, callback_payload("runner_callbacks.fail"))
+    exited = runner.run_payload(Kind.CALLBACK, controls.callback_payload("runner_callbacks.fail"))
     assert exited.exit_code == 1
     assert "exited with code 1" in exited.detail
 
 
 def test_a_connection_test(runner: Runner, tmp_path: Path) -> None:
-    test_id = uuid4()
-    connection = {
-        "conn_id": "files", "conn_type": "fs", "host": None, "login": None, "password": None, "schema": None,
-        "port": None, "extra": json.dumps({"path": str(tmp_path)}),
-    }  # fmt: skip
-    runner.api.answer(f"GET /connection-tests/{test_id}/connection", lambda call: Answer(200, connection))
-    results: list[Call] = []
-
-    def take(call: Call) -> Answer:
-        results.append(call)
-        return Answer(204)
-
-    runner.api.answer(f"PATCH /connection-tests/{test_id}", take)
-    payload = {"type": "TestConnection", "connection_test_id": str(test_id), "connection_id": "files", "timeout": 10}
-    exited = runner.run_payload(Kind.CONNECTION_TEST, payload)
-    assert (exited.exit_code, exited.detail) == (0, "")
-    assert results[0].json["state"] == "success", results[0].json
+    result = runner.run_connection_test(
+        {"conn_id": "files", "conn_type": "fs", "extra": json.dumps({"path": str(tmp_path)})}
+    )
+    assert result["state"] == "success", result
 
 
 @as_root

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from airflow.sdk import Connection, Variable
+
 
 def tell(text, **_):
     (Path(os.environ["RUNNER_TEST_OUT"]) / "callback").write_text(text)
@@ -10,3 +12,9 @@ def tell(text, **_):
 
 def fail(**_):
     raise RuntimeError("on purpose")
+
+
+def read_secrets(**_):
+    (Path(os.environ["RUNNER_TEST_OUT"]) / "secrets").write_text(
+        f"{Connection.get('warehouse').password} {Variable.get('greeting')}"
+    )

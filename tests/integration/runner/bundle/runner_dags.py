@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from airflow.sdk import DAG, BaseOperator, Variable, task
+from airflow.sdk import DAG, BaseOperator, Variable, plugins_manager, task
 
 OUT = Path(os.environ["RUNNER_TEST_OUT"])
 
@@ -101,6 +102,13 @@ with DAG("runner", schedule=None, catchup=False):
         )
 
     @task
+    def plugins():
+        found = plugins_manager._get_plugins()[0]
+        # What the fork server had when it froze, the garbage collector does not see any more.
+        inherited = all(one is not found for one in gc.get_objects())
+        write("plugins", json.dumps({"names": [one.name for one in found], "inherited": inherited}))
+
+    @task
     def leave_daemon():
         daemonize("daemon-left")
 
@@ -118,6 +126,6 @@ with DAG("runner", schedule=None, catchup=False):
         write("variable", Variable.get("greeting"))
 
     noop() >> fail() >> exit_three() >> kill_itself() >> flood() >> report() >> leave_daemon() >> nap()
-    elsewhere() >> read_variable()
+    elsewhere() >> read_variable() >> plugins()
     for number in range(6):
         Stubborn(task_id=f"stubborn_{number}")
