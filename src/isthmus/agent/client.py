@@ -33,7 +33,8 @@ from isthmus.kit.clocks import Clock
 from isthmus.kit.contents import Content
 from isthmus.kit.errors import ConfigError, IsthmusError, RefusedError, TemporaryError, UnreachableError
 from isthmus.kit.health import Health
-from isthmus.wire import agents, paths, problems, workloads
+from isthmus.wire import agents, dags, paths, problems, workloads
+from isthmus.wire import logs as task_logs
 from isthmus.wire.problems import Code
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -62,12 +63,16 @@ TOKEN_CODES: Final = frozenset(
 #: What the plane says about the agent. On a task's call they are not the task's business.
 AGENT_CODES: Final = TOKEN_CODES | {
     Code.SOURCE_NOT_ALLOWED,
+    Code.ROLE_NOT_USED,
     Code.AGENT_UNKNOWN,
     Code.AGENT_REPLACED,
     Code.AGENT_NAME_TAKEN,
     Code.SDK_TOO_NEW,
     Code.AGENT_TOO_OLD,
 }
+#: Of these, what is about the agent where a task or a component calls. TOKEN_SCOPE is about the call there: a component
+#: has no business with it.
+_CALLERS_CODES: Final = AGENT_CODES - {Code.TOKEN_SCOPE}
 #: What the plane says when it cannot answer anybody.
 OUTAGE_CODES: Final = frozenset({Code.DATABASE_UNAVAILABLE, Code.SHUTTING_DOWN})
 
@@ -235,10 +240,39 @@ class PlaneClient:
         """``POST settlements``."""
         return await self._post(paths.SETTLEMENTS, request, workloads.SettleResponse)
 
+    async def send_log(self, request: agents.LogTailRequest) -> agents.LogTailResponse:
+        """``POST log-tails``."""
+        return await self._post(paths.LOG_TAILS, request, agents.LogTailResponse)
+
+    async def log_reads(self, request: task_logs.LogReadsRequest) -> task_logs.LogReadsResponse:
+        """``POST log-reads``; takes as long as the request says that the plane may wait."""
+        return await self._post(
+            paths.LOG_READS,
+            request,
+            task_logs.LogReadsResponse,
+            answer_seconds=request.wait_seconds + self._timing.answer,
+        )
+
+    async def send_log_chunk(
+        self, request: task_logs.LogChunkRequest, *, answer_seconds: float
+    ) -> task_logs.LogChunkResponse:
+        """``POST log-reads/chunks``; takes as long as the plane has no room for the next."""
+        return await self._post(
+            paths.LOG_CHUNKS, request, task_logs.LogChunkResponse, answer_seconds=answer_seconds + self._timing.answer
+        )
+
+    async def ship_log(self, request: task_logs.LogShipmentRequest) -> task_logs.LogShipmentResponse:
+        """``POST log-shipments``."""
+        return await self._post(paths.LOG_SHIPMENTS, request, task_logs.LogShipmentResponse)
+
     async def mint(self, workload_id: UUID, request: workloads.TaskTokenRequest) -> workloads.TaskTokenResponse:
         """``POST workloads/{id}/token``."""
         path = paths.TASK_TOKENS.format(workload_id=workload_id)
         return await self._post(path, request, workloads.TaskTokenResponse)
+
+    async def component_token(self, request: dags.ComponentTokenRequest) -> dags.ComponentTokenResponse:
+        """``POST component-tokens``."""
+        return await self._post(paths.COMPONENT_TOKENS, request, dags.ComponentTokenResponse)
 
     async def _post(
         self,
@@ -336,22 +370,25 @@ class PlaneClient:
         *,
         task_token: str,
         agent_id: UUID,
-        workload_id: UUID,
+        workload_id: UUID | None,
         answer_seconds: float,
     ) -> Forwarded:
-        """A task's call, under the agent's credential. ``target`` begins with ``/execution/``.
+        """A task's call, or a component's (no workload), under the agent's credential.
+
+        ``target`` begins with ``/execution/``.
 
         Raises UnreachableError, and TemporaryError or RefusedError when the plane's answer is about the agent and not
         about the call.
         """
         version = self._credential.version
-        sent = (
+        sent = [
             *headers,
             (b"authorization", b"Bearer " + task_token.encode("latin-1")),
             (paths.AGENT_TOKEN_HEADER.lower().encode(), self._credential.token),
             (paths.AGENT_ID_HEADER.lower().encode(), str(agent_id).encode()),
-            (paths.WORKLOAD_ID_HEADER.lower().encode(), str(workload_id).encode()),
-        )
+        ]
+        if workload_id is not None:
+            sent.append((paths.WORKLOAD_ID_HEADER.lower().encode(), str(workload_id).encode()))
         try:
             reply = await self.caller.call(method, self._prefix + target, sent, content, answer_seconds=answer_seconds)
             forwarded = await self._receive(method, reply)
@@ -374,6 +411,35 @@ class PlaneClient:
             # A plane that quotes requests in its errors must not hand the token to tasks.
             return replace(forwarded, body=forwarded.body.replace(token, b"***"))
         return forwarded
+
+    # --- the agent API, for components ---
+
+    async def relay(
+        self, target: bytes, headers: Iterable[tuple[bytes, bytes]], content: Content, *, answer_seconds: float
+    ) -> Forwarded:
+        """A component's ``POST`` to the agent API: its body as it is, under the agent token.
+
+        The plane's problems are answers here. Raises UnreachableError when it was not the plane that answered.
+        """
+        sent = (
+            *headers,
+            (b"authorization", b"Bearer " + self._credential.token),
+            (b"accept", _JSON),
+            (b"user-agent", self._agent),
+        )
+        try:
+            reply = await self.caller.call("POST", self._prefix + target, sent, content, answer_seconds=answer_seconds)
+            body = await reply.read(MAX_ANSWER_BYTES)
+            error = _judged(reply, body)
+            if isinstance(error, UnreachableError):
+                raise error
+        except UnreachableError as error:
+            if error.code in _NO_CONNECTION:
+                self._road.closed(error)
+            raise
+        if error is None or error.code not in OUTAGE_CODES:
+            self._road.opened()
+        return Forwarded(reply.status, reply.headers, body, reply)
 
     def _is_ours(self, location: bytes) -> bool:
         """Whether a redirection, if this is one, stays with the plane."""
@@ -401,7 +467,7 @@ class PlaneClient:
                 raise TemporaryError(error.summary, code=error.code, hint=error.hint)
             raise error or foreign(status, b"", body)
         code = _code_of(body)
-        if code in AGENT_CODES or code in OUTAGE_CODES:
+        if code in _CALLERS_CODES or code in OUTAGE_CODES:
             raise _judged_execution(body)
         return Forwarded(status, reply.headers, body, reply, token_refused=code is None and status in {401, 403})
 

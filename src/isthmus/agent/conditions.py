@@ -15,12 +15,18 @@ UNREACHABLE: Final = Condition("plane_unreachable", Severity.ERROR, visible_afte
 REFUSED: Final = Condition("agent_refused", Severity.ERROR)
 #: The fork server is not there, so that nothing can be started. Its first start takes some seconds.
 RUNNER_DOWN: Final = Condition("runner_down", Severity.ERROR, visible_after_seconds=20.0)
+#: A component (the DAG processor, the triggerer) is not there. Airflow's first import takes some seconds.
+COMPONENT_DOWN: Final = Condition("component_down", Severity.ERROR, visible_after_seconds=20.0)
+#: The deployment or the token does not admit a role that nobody had asked for by name.
+ROLE_LEFT_OUT: Final = Condition("role_left_out", Severity.INFO)
 #: A bug, ours or the plane's: an outcome that the plane does not take.
 SETTLEMENT_REFUSED: Final = Condition("settlement_refused", Severity.WARNING)
 #: What the last verification found. An outage explains it.
 VERIFICATION_FAILED: Final = Condition(
     "verification_failed", Severity.WARNING, depends_on=frozenset({"plane_unreachable", "agent_refused"})
 )
+#: The agent is to ship logs, and they stay here.
+LOGS_NOT_SHIPPED: Final = Condition("logs_not_shipped", Severity.WARNING)
 CORDONED: Final = Condition("cordoned", Severity.INFO)
 DRAINING: Final = Condition("draining", Severity.INFO)
 ONE_USER: Final = Condition("one_user", Severity.WARNING)

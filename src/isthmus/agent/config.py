@@ -26,8 +26,8 @@ from isthmus.kit.backoffs import BackoffConfig
 from isthmus.kit.errors import ConfigError
 from isthmus.kit.logs import LogFormat, LogLevel, masked
 from isthmus.kit.settings import Loaded, Source, setting
-from isthmus.wire.agents import LabelName, LabelText, Slots
-from isthmus.wire.names import AgentName, QueueName, Role
+from isthmus.wire.agents import MAX_HELD, GroupName, LabelName, LabelText, Slots
+from isthmus.wire.names import AgentName, Privacy, QueueName, Role
 
 PREFIX: Final = "ISTHMUS_AGENT_"
 #: Names the configuration file when no flag does.
@@ -42,6 +42,9 @@ _SOCKET_PATH_BYTES: Final = 107
 
 #: A verification makes some connections of its own; more often than this it would be a load.
 _LEAST_VERIFY_SECONDS: Final = 10
+
+#: What an agent does that was not told: all of it.
+DEFAULT_ROLES: Final = tuple(Role)
 
 _LOOPBACK: Final = re.compile(r"localhost|127(\.\d+){3}|::1")
 
@@ -73,6 +76,13 @@ def _check_token(token: str | None) -> str | None:
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise ValueError("an agent token is one word of ASCII characters")
     return token
+
+
+def _check_reference(prefix: str) -> str:
+    # Without the slash, s3://data would cover s3://data-of-others.
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s]*/", prefix):
+        raise ValueError("write the beginning of a URL, with its scheme and a slash at the end")
+    return prefix
 
 
 def parse_listen(listen: str) -> tuple[str, int]:
@@ -122,7 +132,12 @@ class AgentConfig:
         derive=_host_name,
         why="The host's name, as with Celery. An agent that comes back under its name replaces its former self.",
     )
-    role: Role = setting("What the agent does.", default=Role.WORKER)
+    role: Annotated[tuple[Role, ...], Field(max_length=3)] = setting(
+        "What the agent does: worker, dag-processor, triggerer, or several of them, separated by commas.",
+        default=(),
+        why="Not set means all of them. A role that was not asked for by name is left out when the deployment or the "
+        "agent token does not admit it.",
+    )
     queues: Annotated[tuple[QueueName, ...], Field(min_length=1, max_length=64)] = setting(
         "The queues to take workloads from.", default=("default",), why="Airflow's default queue."
     )
@@ -131,6 +146,28 @@ class AgentConfig:
         default=8,
         unit="workloads",
         why="Each takes about 50 MB and up to one core; half of Celery's default, because agents are often small.",
+    )
+    triggers: Annotated[int, Field(ge=1, le=MAX_HELD)] = setting(
+        "How many triggers of deferred tasks run at once, in the role triggerer.",
+        default=1000,
+        unit="triggers",
+        why="As in Airflow's own triggerer: they wait most of the time, and share one process.",
+    )
+    group: GroupName | None = setting(
+        "The group that the agent belongs to: agents that others may stand by for.", default=None
+    )
+    standby_for: GroupName | None = setting(
+        "The group that the agent stands by for: it gets no work while that group has an agent of the same role that "
+        "takes some.",
+        default=None,
+        why="For a second site, or a dearer one, that is to run nothing while the first one can.",
+    )
+    standby_seconds: Annotated[float, Field(ge=0, le=86400)] = setting(
+        "How long the group must have had no such agent before this one takes over, and one again before it stands "
+        "back.",
+        default=60.0,
+        unit="seconds",
+        why="An agent is unhealthy after 30 seconds of silence; a minute more outlasts a restart.",
     )
     labels: Annotated[dict[LabelName, LabelText], Field(max_length=32)] = setting(
         "What else to show of this agent, as name=value pairs.", default={}
@@ -160,6 +197,29 @@ class AgentConfig:
         "A file of NAME=value lines that are added to the environment of the fork server and of tasks.",
         default=None,
         why="The place for AIRFLOW__* settings and AIRFLOW_CONN_*; the agent's own ISTHMUS_* never reach tasks.",
+    )
+    privacy: Privacy = setting(
+        "What of tasks leaves this network: open (what Airflow sends), masked (nothing that people only look at, as "
+        "rendered fields, reasons of failures, notes) or strict (and XComs and stored states only as references).",
+        default=Privacy.OPEN,
+        why="As Airflow does. The deployment may ask for more, and the stricter one holds.",
+    )
+    privacy_references: tuple[Annotated[str, AfterValidator(_check_reference)], ...] = setting(
+        "Where XComs and stored states that leave under the profile strict may refer to: beginnings of URLs, separated "
+        "by commas, as in s3://warehouse@team-data/xcom/.",
+        default=(),
+        why="None: no value counts as a reference, and strict refuses every XCom.",
+    )
+    show_logs: bool | None = setting(
+        "Whether tasks' logs may be read in Airflow's UI, through this agent.",
+        default=None,
+        why="Unset: they may, but not under the profile strict.",
+    )
+    ship_logs: bool = setting(
+        "Whether the log of a task that has ended is sent to the plane, which keeps it if the deployment has ship_logs "
+        "as well. Under the privacy profile strict only with show_logs.",
+        default=False,
+        why="Logs stay here; they are lost with this agent's disk unless tasks have remote logging to a store.",
     )
     proxy: Annotated[str, AfterValidator(_check_proxy)] = setting(
         "The HTTP proxy towards the plane, as http://[user:password@]host:port, or 'off'.",
@@ -215,15 +275,32 @@ class AgentConfig:
             raise ValueError(f"set one of token_file and {TOKEN_VARIABLE}: the agent needs one agent token")
         if 0 < self.verify_every_seconds < _LEAST_VERIFY_SECONDS:
             raise ValueError(f"verify_every_seconds is 0 or at least {_LEAST_VERIFY_SECONDS}")
+        if self.standby_for is not None and self.standby_for == self.group:
+            raise ValueError("standby_for names the agent's own group")
         if (self.client_certificate is None) != (self.client_key is None):
             raise ValueError("set client_certificate and client_key together")
-        if len(os.fsencode(self.gateway_socket)) > _SOCKET_PATH_BYTES:
+        if len(set(self.role)) != len(self.role):
+            raise ValueError("role names one role twice")
+        if max(len(os.fsencode(self.gateway_socket(role))) for role in Role) > _SOCKET_PATH_BYTES:
             raise ValueError(f"state_dir is too long for a socket in it ({_SOCKET_PATH_BYTES} bytes with its name)")
 
     @property
-    def gateway_socket(self) -> Path:
-        """Where tasks reach the plane."""
-        return self.state_dir.absolute() / "gateway" / "gateway.sock"
+    def roles(self) -> tuple[Role, ...]:
+        """What the agent does, the worker first."""
+        return tuple(role for role in Role if role in (self.role or DEFAULT_ROLES))
+
+    def name_of(self, role: Role) -> str:
+        """The name under which the agent enrols with a role: its own as a worker, with the role behind it else."""
+        return self.name if role is Role.WORKER else f"{self.name}.{role}"
+
+    def slots_of(self, role: Role) -> int:
+        """How much an agent with this role holds at once."""
+        return {Role.WORKER: self.slots, Role.DAG_PROCESSOR: 1, Role.TRIGGERER: self.triggers}[role]
+
+    def gateway_socket(self, role: Role = Role.WORKER) -> Path:
+        """Where tasks, or the component of a role, reach the plane."""
+        name = "gateway" if role is Role.WORKER else role.value
+        return self.state_dir.absolute() / "gateway" / f"{name}.sock"
 
 
 def load(

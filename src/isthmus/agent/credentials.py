@@ -4,6 +4,7 @@ It is in this object and nowhere else: not in the environment, not in a log line
 is read again after a refusal, so that an operator can put a new one there while the agent runs.
 """
 
+import os
 import stat
 from pathlib import Path
 
@@ -31,8 +32,15 @@ class Credential:
 
     @property
     def exposed(self) -> bool:
-        """Whether others than its owner may read the token's file."""
-        return self._file is not None and bool(self._file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+        """Whether others may read the token's file.
+
+        A group with the number of this user is its own, as Debian makes them and as a pod's fsGroup is set.
+        """
+        if self._file is None:
+            return False
+        found = self._file.stat()
+        own_group = 0 < found.st_gid == os.getegid() == os.geteuid()
+        return bool(found.st_mode & (stat.S_IROTH if own_group else stat.S_IRGRP | stat.S_IROTH))
 
     def reread(self) -> bool:
         """Read the file again; whether it holds another token now. Raises ConfigError."""

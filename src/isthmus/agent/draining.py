@@ -6,20 +6,30 @@ what became of it is reported if the plane can be reached in time.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from isthmus.agent import conditions
 from isthmus.agent.config import Timing
-from isthmus.agent.forkserver import ForkServer
-from isthmus.agent.heartbeating import Heartbeating
-from isthmus.agent.running import Running
-from isthmus.agent.settling import Settling
 from isthmus.kit.clocks import Clock
 from isthmus.kit.health import Health
 from isthmus.kit.logs import get
 from isthmus.wire import agents
 
 log = get(component="draining")
+
+
+class Work(Protocol):
+    """What finishes by itself, or is killed."""
+
+    @property
+    def used(self) -> int:
+        """How many are left."""
+        ...
+
+    def kill_all(self, reason: str, grace_seconds: float) -> None:
+        """End them."""
+        ...
 
 
 class Draining:
@@ -73,18 +83,13 @@ class Draining:
         """Fewer workloads are held."""
         self._moved.set()
 
-    async def run(self, running: Running, runner: ForkServer, settling: Settling, heartbeating: Heartbeating) -> None:
-        """Wait to be asked, then end the agent in order. Returns when it has ended."""
+    async def run(self, work: Work | None, end: Callable[[], Awaitable[None]]) -> None:
+        """Wait to be asked, let ``work`` finish or end it, then ``end`` the rest. Returns when it has ended."""
         await self._asked.wait()
-        await self._finish(running)
-        await self._kill(running)
-        await runner.stop()
-        running.abandon("the agent was stopped")
-        unsettled = await settling.flush(self._timing.farewell)
-        if unsettled:
-            log.warning("outcomes were not reported", count=unsettled)
-        heard = await heartbeating.farewell(self._timing.farewell)
-        log.info("left", unsettled=unsettled, plane_knows=heard)
+        if work is not None:
+            await self._finish(work)
+            await self._kill(work)
+        await end()
 
     def _begin(self) -> None:
         if not self._asked.is_set():
@@ -92,27 +97,27 @@ class Draining:
             self._health.raise_(conditions.DRAINING, "the agent drains: it takes no new work")
             self._begun()
 
-    async def _finish(self, running: Running) -> None:
+    async def _finish(self, work: Work) -> None:
         """Until nothing runs, the deadline has come, or there was a second signal."""
-        while running.used and not self._hurried:
+        while work.used and not self._hurried:
             self._moved.clear()
             left = None if self._deadline is None else self._deadline - self._clock.monotonic()
             if left is not None and left <= 0:
                 return
             await self._clock.wait(self._moved, left)
 
-    async def _kill(self, running: Running) -> None:
+    async def _kill(self, work: Work) -> None:
         """End what still runs; a second signal takes its grace away."""
-        if not running.used:
+        if not work.used:
             return
         graceful = not self._hurried
         grace = self._grace if graceful else 0.0
-        running.kill_all("the agent was stopped", grace)
+        work.kill_all("the agent was stopped", grace)
         until = self._clock.monotonic() + grace + self._timing.reaping
-        while running.used and (left := until - self._clock.monotonic()) > 0:
+        while work.used and (left := until - self._clock.monotonic()) > 0:
             self._moved.clear()
             await self._clock.wait(self._moved, left)
             if self._hurried and graceful:
                 graceful = False
-                running.kill_all("the agent was stopped", 0.0)
+                work.kill_all("the agent was stopped", 0.0)
                 until = self._clock.monotonic() + self._timing.reaping

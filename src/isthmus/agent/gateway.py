@@ -1,9 +1,14 @@
-"""The one way from a task to the plane: HTTP on a UNIX socket, and behind it the agent's credential (ADR 0004).
+"""The one way from a task or a component to the plane: HTTP on a UNIX socket, and the agent's credential (ADR 0004).
 
 A supervisor calls with the gateway token of its workload. The gateway swaps it for the task token, adds the agent's
 token, id and the workload id, and forwards ``/execution/`` and nothing else. Renewed task tokens stay here; one that
 has expired is minted anew and the call repeated. While the plane cannot be reached, a task's heartbeats are answered
 here and everything else waits: a disconnected agent finishes what it started, for ``outage_seconds`` at most.
+
+A component (the DAG processor, the triggerer) comes with the gateway token of its role. It reaches ``/execution/`` with
+a component token, and the agent API's paths of its role; those calls are not held back: it tries again by itself.
+
+What leaves of a task's calls is the privacy profile's to say (``privacy``): a call may be changed, or answered here.
 
 What a task never gets through here: the agent token, its own task token, another workload's authority, any other path
 of the plane, and the plane's words about the agent, which become "the plane is not reachable".
@@ -12,30 +17,35 @@ of the plane, and the plane's words about the agent, which become "the plane is 
 import asyncio
 import re
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
+from isthmus.agent import privacy
 from isthmus.agent.client import Forwarded, PlaneClient
 from isthmus.agent.config import Timing
 from isthmus.agent.enrolling import Membership
 from isthmus.agent.metrics import Metrics
+from isthmus.agent.privacy import AnsweredHere, Refused
 from isthmus.agent.road import Road
 from isthmus.kit import calling, serving
 from isthmus.kit.backoffs import Backoff
 from isthmus.kit.clocks import Clock
+from isthmus.kit.contents import Content
 from isthmus.kit.errors import IsthmusError, TemporaryError
 from isthmus.kit.serving import Answer, Request
-from isthmus.wire import paths, problems, workloads
+from isthmus.wire import dags, paths, problems, workloads
+from isthmus.wire.names import Privacy
 from isthmus.wire.problems import Code
 
 #: More than any deployment accepts (its default is 16 MiB): the plane's own limit decides, this one guards our disk.
 MAX_BODY_BYTES: Final = 256 * 1024 * 1024
 
 _PREFIX: Final = f"{paths.EXECUTION_PREFIX}/".encode()
+_AGENT_PREFIX: Final = f"{paths.AGENT_PREFIX}/".encode()
 _HEARTBEAT: Final = re.compile(rb"/execution/task-instances/[^/?]+/heartbeat")
 
 #: What the Execution API has. TRACE above all would show a task the headers that we add.
@@ -56,6 +66,8 @@ _REQUEST_HEADERS: Final = frozenset(
         b"user-agent",
     }
 )
+#: What a component says of its body to the agent API.
+_RELAYED_HEADERS: Final = frozenset({b"content-encoding", b"content-type"})
 #: What the plane says to us and not to the task, or is about our connection to it (RFC 9110, 7.6.1).
 _ANSWER_HEADERS_DROPPED: Final = frozenset(
     {
@@ -77,11 +89,14 @@ _REFRESHED: Final = paths.REFRESHED_TOKEN_HEADER.lower().encode()
 
 @dataclass(slots=True)
 class Pass:
-    """What one running workload may do here."""
+    """What one running workload, or a component, may do here."""
 
-    workload_id: UUID
+    #: None for a component.
+    workload_id: UUID | None
     fence: int
     task_token: str = field(repr=False)
+    #: Where requests may go to, as the beginning of their path.
+    prefixes: tuple[bytes, ...] = (_PREFIX,)
     #: One re-minting at a time.
     minting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -100,7 +115,10 @@ class Gateway:
         metrics: Metrics,
         clock: Clock,
         spool: Path | None = None,
+        references: Sequence[str] = (),
     ) -> None:
+        """``references`` are the beginnings of what counts as a reference to a value (``privacy``)."""
+        self._references = references
         self._timing = timing
         self._client = client
         self._membership = membership
@@ -121,6 +139,13 @@ class Gateway:
         self._passes[token.encode()] = Pass(lease.workload_id, lease.fence, lease.task_token)
         return token
 
+    def admit_component(self, prefixes: Iterable[str]) -> str:
+        """A gateway token for a component that may call ``/execution/`` and what begins with ``prefixes``."""
+        token = secrets.token_urlsafe(32)
+        own = tuple(prefix.encode() for prefix in prefixes)
+        self._passes[token.encode()] = Pass(None, 0, "", (_PREFIX, *own))
+        return token
+
     def dismiss(self, token: str) -> None:
         """The workload has ended: its token opens nothing any more."""
         self._passes.pop(token.encode(), None)
@@ -130,15 +155,64 @@ class Gateway:
         if request.method not in _METHODS:
             self._metrics.gateway_calls.labels("forbidden").inc()
             return refuse(Code.METHOD_NOT_ALLOWED)
-        if not is_forwardable(request.target):
-            self._metrics.gateway_calls.labels("forbidden").inc()
-            return Answer(404, ((b"content-type", b"text/plain; charset=utf-8"),), paths.NOT_FOUND_TEXT.encode())
         scheme, _, token = (request.header(b"authorization") or b"").partition(b" ")
         granted = self._passes.get(token.strip()) if scheme.lower() == b"bearer" else None
+        if not is_forwardable(request.target, (_PREFIX,) if granted is None else granted.prefixes):
+            self._metrics.gateway_calls.labels("forbidden").inc()
+            return Answer(404, ((b"content-type", b"text/plain; charset=utf-8"),), paths.NOT_FOUND_TEXT.encode())
         if granted is None:
             self._metrics.gateway_calls.labels("unknown").inc()
             return refuse(Code.GATEWAY_TOKEN_UNKNOWN)
-        return await self._serve(request, granted)
+        if request.target.startswith(_AGENT_PREFIX):
+            return await self._relay(request)
+        shown = self._shown(request)
+        return shown if isinstance(shown, Answer) else await self._serve(shown, granted)
+
+    def _shown(self, request: Request) -> Request | Answer:
+        """The call as it may leave under the privacy profile, or its answer when it may not."""
+        profile = self._membership.privacy
+        if profile is Privacy.OPEN:
+            return request
+        path = request.target.partition(b"?")[0].decode("latin-1")
+        body = None
+        if privacy.needs_body(profile, request.method, path):
+            if request.content.size > privacy.MAX_READ_BYTES:
+                return self._kept_here(Refused("The body is too large to be looked at."))
+            body = b"".join(request.content.chunks())
+        if (request.header(b"content-encoding") or b"identity").lower() != b"identity":
+            return self._kept_here(Refused("The body is compressed."))
+        decision = privacy.decide(profile, request.method, path, body, self._references)
+        if not isinstance(decision, privacy.Forwarded):
+            return self._kept_here(decision)
+        content = request.content if decision.body is None else Content(decision.body)
+        return replace(request, headers=privacy.headers_kept(profile, request.headers), content=content)
+
+    def _kept_here(self, decision: AnsweredHere | Refused) -> Answer:
+        if isinstance(decision, AnsweredHere):
+            self._metrics.gateway_calls.labels("answered_here").inc()
+            return Answer(decision.status, ((b"content-type", b"application/json"),), b"{}" * (decision.status != 204))
+        self._metrics.gateway_calls.labels("withheld").inc()
+        return refuse(Code.PRIVACY_REFUSED, decision.detail)
+
+    async def _relay(self, request: Request) -> Answer:
+        """A component's call of the agent API: one try."""
+        if request.method != "POST":
+            return refuse(Code.METHOD_NOT_ALLOWED)
+        headers = [header for header in request.headers if header[0] in _RELAYED_HEADERS]
+        try:
+            relayed = await self._client.relay(
+                request.target, headers, request.content, answer_seconds=self._timing.task_call
+            )
+        except IsthmusError as error:
+            self._metrics.gateway_calls.labels("given_up").inc()
+            return _as_problem(problems.problem(Code.PLANE_UNREACHABLE, str(error)))
+        if relayed.status >= 400 and f'"{Code.AGENT_UNKNOWN}"'.encode() in (relayed.body or b""):
+            self._membership.forgotten()
+        if relayed.body is not None:
+            path = request.target.partition(b"?")[0].decode("latin-1")
+            relayed = replace(relayed, body=privacy.answer_shown(self._membership.privacy, path, relayed.body))
+        self._metrics.gateway_calls.labels("forwarded").inc()
+        return _passed_on(request, relayed)
 
     async def _serve(self, request: Request, granted: Pass) -> Answer:
         """Forward until the plane answers, or the outage has lasted too long."""
@@ -183,6 +257,8 @@ class Gateway:
 
     async def _exchange(self, request: Request, granted: Pass, *, heartbeat: bool) -> Forwarded:
         """One call to the plane, and another one with a new task token if the plane does not take this one."""
+        if granted.workload_id is None and not granted.task_token:
+            await self._mint(granted, "")
         used = granted.task_token
         forwarded = await self._forward(request, granted, heartbeat=heartbeat)
         if forwarded.token_refused and await self._mint(granted, used):
@@ -213,27 +289,27 @@ class Gateway:
             if granted.task_token != used:
                 return True  # somebody was quicker
             try:
-                minted = await self._client.mint(
-                    granted.workload_id,
-                    workloads.TaskTokenRequest(
-                        agent_id=self._membership.agent_id,
-                        instance_id=self._membership.instance_id,
-                        fence=granted.fence,
-                    ),
-                )
+                granted.task_token = await self._minted(granted)
             except TemporaryError:
                 raise
             except IsthmusError:
                 return False
-            granted.task_token = minted.task_token
             self._metrics.task_tokens_minted.inc()
             return True
 
+    async def _minted(self, granted: Pass) -> str:
+        agent_id, instance_id = self._membership.agent_id, self._membership.instance_id
+        if granted.workload_id is None:
+            request = dags.ComponentTokenRequest(agent_id=agent_id, instance_id=instance_id)
+            return (await self._client.component_token(request)).token
+        again = workloads.TaskTokenRequest(agent_id=agent_id, instance_id=instance_id, fence=granted.fence)
+        return (await self._client.mint(granted.workload_id, again)).task_token
 
-def is_forwardable(target: bytes) -> bool:
-    """Whether a raw request target stays below ``/execution/`` whoever reads it, however often they decode it."""
+
+def is_forwardable(target: bytes, prefixes: tuple[bytes, ...] = (_PREFIX,)) -> bool:
+    """Whether a raw request target stays below one of ``prefixes`` whoever reads it, however often they decode it."""
     path = target.partition(b"?")[0]
-    if not path.startswith(_PREFIX) or b"#" in target:
+    if not path.startswith(prefixes) or b"#" in target:
         return False
     for _ in range(3):
         if b"\\" in path or b"\0" in path or any(_is_dots(segment) for segment in path.split(b"/")):
@@ -247,11 +323,17 @@ def _is_dots(segment: bytes) -> bool:
     return segment.partition(b";")[0] in {b".", b".."}
 
 
-def refuse(code: Code) -> Answer:
+def refuse(code: Code, detail: str = "") -> Answer:
     """A problem of the gateway's own, in the form that Airflow's SDK reads."""
-    problem = problems.problem(code)
+    problem = problems.problem(code, detail)
     body = problems.execution_problem(problem).model_dump_json(exclude_none=True).encode()
     return Answer(problem.status, ((b"content-type", b"application/json"),), body)
+
+
+def _as_problem(problem: problems.Problem) -> Answer:
+    """A problem in the agent API's own form."""
+    kind = problems.CONTENT_TYPE.encode()
+    return Answer(problem.status, ((b"content-type", kind),), problem.model_dump_json(exclude_none=True).encode())
 
 
 def _passed_on(request: Request, forwarded: Forwarded) -> Answer:

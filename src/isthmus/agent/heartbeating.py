@@ -6,13 +6,14 @@ The commands are states, not events: they are applied each time that they come.
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from isthmus.agent import conditions
 from isthmus.agent.client import PlaneClient
 from isthmus.agent.config import Timing
 from isthmus.agent.enrolling import Membership
 from isthmus.agent.patience import Patience
-from isthmus.agent.running import Running
+from isthmus.agent.tailing import Tailing
 from isthmus.agent.verifying import Verifying
 from isthmus.kit.clocks import Clock
 from isthmus.kit.errors import IsthmusError
@@ -27,6 +28,23 @@ log = get(component="heartbeating")
 _WARNINGS: int = 32
 
 
+class Holder(Protocol):
+    """Who holds what the heartbeat reports."""
+
+    @property
+    def used(self) -> int:
+        """Slots that are taken."""
+        ...
+
+    def leases(self) -> tuple[agents.HeldLease, ...]:
+        """The leases that are held."""
+        ...
+
+    def kill(self, reference: agents.LeaseReference, reason: str) -> None:
+        """End what runs under a lease."""
+        ...
+
+
 class Heartbeating:
     """The loop that heartbeats."""
 
@@ -36,13 +54,14 @@ class Heartbeating:
         client: PlaneClient,
         membership: Membership,
         *,
-        running: Running,
+        running: Holder,
         health: Health,
         clock: Clock,
         phase: Callable[[], agents.Phase],
         drain: Callable[[], None],
         steered: Callable[[], None],
         verifying: Verifying,
+        tailing: Tailing,
     ) -> None:
         """``drain`` is called when the plane says so, ``steered`` when ``cordoned`` has changed."""
         self._timing = timing
@@ -55,6 +74,7 @@ class Heartbeating:
         self._drain = drain
         self._steered = steered
         self._verifying = verifying
+        self._tailing = tailing
         self._patience = Patience(timing, clock)
         self._poked = asyncio.Event()
         #: The plane's word: no new work.
@@ -136,5 +156,7 @@ class Heartbeating:
             self._steered()
         if response.probes is not None:
             self._verifying.ordered(response.probes)
+        if response.fetch_log is not None:
+            self._tailing.ordered(response.fetch_log)
         if response.drain:
             self._drain()

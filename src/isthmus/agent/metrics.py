@@ -19,6 +19,10 @@ class Metrics:
         self.build = Info("isthmus_agent_build", "Versions.", registry=registry)
         self.slots = Gauge("isthmus_agent_slots", "Workloads that may run at once.", registry=registry)
         self.slots_used = Gauge("isthmus_agent_slots_used", "Workloads that are held.", registry=registry)
+        self.role_up = Gauge(
+            "isthmus_agent_role_up", "1 while the program of a role runs.", ["role"], registry=registry
+        )
+        self.role_used = Gauge("isthmus_agent_role_slots_used", "What a role holds.", ["role"], registry=registry)
         self.road_open = Gauge("isthmus_agent_plane_up", "1 while the plane answers.", registry=registry)
         self.enrolled = Gauge("isthmus_agent_enrolled", "1 while the agent is enrolled.", registry=registry)
         self.warnings = Gauge("isthmus_agent_warnings", "Conditions that hold.", ["severity"], registry=registry)

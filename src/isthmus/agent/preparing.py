@@ -1,6 +1,6 @@
-"""Before the agent begins: its state directory, its lock, its socket, and whom it runs as (ADR 0008).
+"""Before the agent begins: its state directory, its lock, its sockets, and whom it runs as (ADR 0008).
 
-Done by root where there are two users, and in this order: directories and the socket get their owners, the lock is
+Done by root where there are two users, and in this order: directories and the sockets get their owners, the lock is
 won, and then the process becomes the control user with the three capabilities that it needs to start and to end the
 fork server as somebody else. From then on nobody of the same user may read its memory either.
 """
@@ -8,6 +8,7 @@ fork server as somebody else. From then on nobody of the same user may read its 
 import os
 import socket
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from isthmus.agent.config import AgentConfig, Timing
 from isthmus.kit import processes
 from isthmus.kit.errors import ConfigError
 from isthmus.kit.processes import Capability, User
+from isthmus.wire.names import Role
 
 _NEEDED = (Capability.SETUID, Capability.SETGID, Capability.KILL)
 #: Waiting supervisors; each connects once.
@@ -27,7 +29,8 @@ class Prepared:
     """What the control process was given to work with."""
 
     lock_fd: int
-    gateway: socket.socket
+    #: One for each role.
+    gateways: Mapping[Role, socket.socket]
     #: Whom the fork server runs as; None means like the control process.
     task_user: User | None
     #: Whether tasks run under the control process's own user.
@@ -43,19 +46,19 @@ def prepare(config: AgentConfig, timing: Timing) -> Prepared:
     _check_powers(user, separate=separate)
 
     _make_directory(config.state_dir, 0o711, user)
-    folder = config.gateway_socket.parent
+    folder = config.gateway_socket().parent
     _make_directory(folder, 0o750 if separate else 0o700, user, group=task_user)
     if task_user is not None and separate:
         _check_reach(folder, task_user)
     lock_fd = locking.lock(config.state_dir, wait_seconds=timing.locking)
-    gateway = _bind(config.gateway_socket, user, group=task_user)
+    gateways = {role: _bind(config.gateway_socket(role), user, group=task_user) for role in config.roles}
     if user is not None and os.geteuid() == 0:
         os.fchown(lock_fd, user.uid, user.gid)
         processes.drop_privileges(user, keep=_NEEDED if separate else ())
         os.environ.update(user.environment())
     processes.set_dumpable(False)
     processes.set_subreaper()
-    return Prepared(lock_fd, gateway, task_user if separate else None, one_user=not separate)
+    return Prepared(lock_fd, gateways, task_user if separate else None, one_user=not separate)
 
 
 def _check_powers(user: User | None, *, separate: bool) -> None:
@@ -77,14 +80,27 @@ def _check_powers(user: User | None, *, separate: bool) -> None:
 def _make_directory(path: Path, mode: int, user: User | None, *, group: User | None = None) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
+        _set_mode(path, mode)
         _own(path, user, group)
-        path.chmod(mode)
     except OSError as error:
         raise ConfigError(
             f"the state directory {path} cannot be used: {error.strerror}",
             code="state_dir_unusable",
             hint="Name one with state_dir that the agent's user may write.",
         ) from None
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Give ``path`` a mode, before it is given away: root without CAP_FOWNER may not change what others own.
+
+    What a former start gave away is taken back for that; CAP_CHOWN, which the agent has, is enough.
+    """
+    found = path.stat()
+    if stat.S_IMODE(found.st_mode) == mode:
+        return
+    if os.geteuid() == 0 and found.st_uid != 0:
+        os.chown(path, 0, -1, follow_symlinks=False)
+    path.chmod(mode)
 
 
 def _own(path: Path, user: User | None, group: User | None) -> None:
@@ -119,14 +135,14 @@ def _bind(path: Path, user: User | None, *, group: User | None) -> socket.socket
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.unlink(missing_ok=True)  # a former instance's, which is gone: we hold the lock
-        # Nobody connects before the owner is set.
+        # Nobody but root connects before the owner is set.
         mask = os.umask(0o177)
         try:
             listener.bind(str(path))
         finally:
             os.umask(mask)
+        _set_mode(path, 0o660)
         _own(path, user, group)
-        path.chmod(0o660)
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()

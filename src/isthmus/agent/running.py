@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from isthmus.agent import privacy
 from isthmus.agent.client import AGENT_CODES, DEPLOYMENT_NOT_FOUND, PlaneClient
 from isthmus.agent.config import Timing
 from isthmus.agent.enrolling import Membership
@@ -25,6 +26,7 @@ from isthmus.agent.gateway import Gateway
 from isthmus.agent.metrics import Metrics
 from isthmus.agent.patience import Patience
 from isthmus.agent.settling import Settling
+from isthmus.agent.shipping import Shipping
 from isthmus.kit.clocks import Clock
 from isthmus.kit.errors import IsthmusError
 from isthmus.kit.logs import get
@@ -79,6 +81,7 @@ class Running:
         gateway_socket: str,
         runner: ForkServer,
         settling: Settling,
+        shipping: Shipping,
         metrics: Metrics,
         clock: Clock,
         spawn: Spawn,
@@ -95,6 +98,7 @@ class Running:
         self._gateway_socket = gateway_socket
         self._runner = runner
         self._settling = settling
+        self._shipping = shipping
         self._metrics = metrics
         self._clock = clock
         self._spawn = spawn
@@ -229,6 +233,7 @@ class Running:
 
     def _launch(self, held: Held) -> bool:
         """Order the launch; False while there is no fork server."""
+        self._shipping.begins(held.lease)
         if not self._runner.send(held.launch):
             return False
         held.sent = True
@@ -265,7 +270,7 @@ class Running:
         """The workload's process tree is gone."""
         held = self._held.get(frame.workload_id)
         if held is not None:
-            self._finish(held, exit_code=frame.exit_code, detail=frame.detail)
+            self._finish(held, exit_code=frame.exit_code, detail=frame.detail, quoted=True)
 
     def runner_lost(self, detail: str) -> None:
         """The fork server is gone, and with it all that it ran; what it had not been told of waits for the next."""
@@ -304,14 +309,12 @@ class Running:
         if held.sent:
             self._runner.kill(held.lease.workload_id, grace_seconds)
 
-    def _finish(self, held: Held, *, exit_code: int | None, detail: str) -> None:
-        """Report the end, and free the slot."""
+    def _finish(self, held: Held, *, exit_code: int | None, detail: str, quoted: bool = False) -> None:
+        """Report the end, and free the slot. A ``quoted`` detail is the runner's, and may hold an exception's text."""
         self._drop(held)
         outcome = workloads.Outcome.SUCCEEDED if exit_code == 0 else workloads.Outcome.FAILED
-        reasons = [held.ending, detail]
-        if exit_code and not any(reasons):
-            reasons.append(f"the supervisor ended with {exit_code}")
-        text = "; ".join(filter(None, reasons))[:_DETAIL]
+        shown = privacy.failure_shown(self._membership.privacy, detail) if quoted else detail
+        text = _joined(held.ending, shown, exit_code)
         self._settling.add(
             workloads.Settlement(
                 workload_id=held.lease.workload_id,
@@ -321,6 +324,7 @@ class Running:
                 detail=text,
             )
         )
+        self._shipping.ended(held.lease.workload_id)
         self._metrics.workloads.labels(outcome.value).inc()
         seconds = None if held.launched_at is None else round(self._clock.monotonic() - held.launched_at, 3)
         log.info(
@@ -330,7 +334,7 @@ class Running:
             outcome=outcome.value,
             exit_code=exit_code,
             seconds=seconds,
-            detail=text,
+            detail=_joined(held.ending, detail, exit_code),
         )
 
     def _drop(self, held: Held) -> None:
@@ -339,3 +343,11 @@ class Running:
         if not self._held:
             self._empty.set()
         self._freed()
+
+
+def _joined(ending: str, detail: str, exit_code: int | None) -> str:
+    """Why a workload ended; for people."""
+    reasons = [reason for reason in (ending, detail) if reason]
+    if exit_code and not reasons:
+        reasons.append(f"the supervisor ended with {exit_code}")
+    return "; ".join(reasons)[:_DETAIL]

@@ -6,14 +6,14 @@ it. It is told nothing that a stranger must not know; it listens on the loopback
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from isthmus.agent import conditions
 from isthmus.agent.config import OFF, parse_listen
 from isthmus.agent.metrics import Metrics
 from isthmus.kit import serving
-from isthmus.kit.health import Health, Occurrence
+from isthmus.kit.health import Health, Occurrence, Severity
 from isthmus.kit.logs import get
 from isthmus.kit.serving import Answer, Request
 
@@ -27,9 +27,15 @@ class HealthPage:
     """The listener. ``state`` gives what ``/healthz`` says beside the list; ``refresh`` sets the gauges."""
 
     def __init__(
-        self, health: Health, metrics: Metrics, *, state: Callable[[], dict[str, Any]], refresh: Callable[[], None]
+        self,
+        healths: Sequence[Health],
+        metrics: Metrics,
+        *,
+        state: Callable[[], dict[str, Any]],
+        refresh: Callable[[], None],
     ) -> None:
-        self._health = health
+        """``healths`` are those of the roles; what is wrong with the page itself goes to the first."""
+        self._healths = healths
         self._metrics = metrics
         self._state = state
         self._refresh = refresh
@@ -45,7 +51,7 @@ class HealthPage:
                 (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64
             )
         except OSError as error:
-            self._health.raise_(
+            self._healths[0].raise_(
                 conditions.HEALTH_PORT,
                 f"/healthz and /metrics are not served: {listen}: {error.strerror}",
                 "Give this agent a health_listen of its own, or 'off'.",
@@ -72,10 +78,13 @@ class HealthPage:
         return Answer(404, _TEXT, b"404 page not found\n")
 
     def _healthz(self) -> Answer:
-        shown = self._health.visible()
-        well = self._health.well
+        # What concerns all roles, like an outage, is in each list.
+        shown = {(one.code, one.summary): one for health in self._healths for one in health.visible()}.values()
+        well = all(health.well for health in self._healths)
+        # What is as somebody wants it (cordoned, a role left out) is told, and nothing to be warned of.
+        quiet = all(one.severity is Severity.INFO for one in shown)
         body = {
-            "status": ("ok" if not shown else "warning") if well else "error",
+            "status": ("ok" if quiet else "warning") if well else "error",
             **self._state(),
             "warnings": [_written(one) for one in shown],
         }

@@ -1,13 +1,15 @@
 """Verifying the road to the plane: when the plane asks for it, and on a schedule if that was set.
 
-The checks are those of ``isthmus verify``, with the agent's own token, certificates and proxy, from this process; the
-report goes out with the next heartbeat. What the checks need is loaded when the first one runs: most agents never do.
+The checks are those of ``isthmus verify``, with the agent's own token, certificates and proxy, from this process. The
+report goes out with the next heartbeat, and on an order that asks for it the rows so far go before. What the checks
+need is loaded when the first one runs: most agents never do.
 An order names nothing that the agent would not do by itself: it is run at most once, and of the addresses that it
 brings only public ones are connected to, so that a plane cannot look around in this network.
 """
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -22,6 +24,7 @@ from isthmus.kit.logs import get
 from isthmus.wire.probes import ProbeOrder, ProbeReport, ProbeStatus
 
 if TYPE_CHECKING:
+    from isthmus.probe.reports import Row
     from isthmus.probe.verifying import Target
 
 log = get(component="verifying")
@@ -86,8 +89,26 @@ class Verifying:
         from isthmus.probe import planes, reports, verifying  # noqa: PLC0415 - see above
 
         plane = planes.ProbedPlane(self._client.token)
-        report = await verifying.verify(self._target(order), plane=plane)
+        tell = self._teller(order) if order is not None and order.live else _unheard
+        report = await verifying.verify(self._target(order), plane=plane, tell=tell)
         return reports.to_wire(report, None if order is None else order.order_id)
+
+    def _teller(self, order: ProbeOrder) -> "Callable[[Row], None]":
+        """What hears of each row, and has the rows so far sent."""
+        from isthmus.probe import reports  # noqa: PLC0415 - see above
+
+        started_at = datetime.now(UTC)
+        rows: list[Row] = []
+
+        def tell(row: "Row") -> None:
+            rows.append(row)
+            if self.report is not None and self.report.finished:
+                return  # an earlier one that the plane has yet to hear of; this one's rows come again at its end
+            so_far = reports.Report(self._config.url, started_at, tuple(rows))
+            self.report = reports.to_wire(so_far, order.order_id, finished=False)
+            self._reported()
+
+        return tell
 
     def _target(self, order: ProbeOrder | None) -> "Target":
         from isthmus.probe import resolving  # noqa: PLC0415 - see above
@@ -122,3 +143,7 @@ class Verifying:
         self._health.raise_(
             conditions.VERIFICATION_FAILED, f"the road to the plane, {first.check}: {first.details}", first.remedy
         )
+
+
+def _unheard(_: "Row") -> None:
+    """Whoever did not ask for rows in between gets the report at the end."""

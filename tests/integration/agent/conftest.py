@@ -42,6 +42,7 @@ class AgentProcess:
         environment: dict[str, str],
         timing: dict[str, Any],
         entered: tuple[str, ...] = (),
+        default_roles: tuple[str, ...] = ("worker",),
         **flags: Any,
     ):
         self.folder = folder
@@ -63,7 +64,7 @@ class AgentProcess:
             "kill_grace_seconds": 0.5,
             **flags,
         }
-        settings = json.dumps({"flags": given, "timing": {**TIMING, **timing}})
+        settings = json.dumps({"flags": given, "timing": {**TIMING, **timing}, "default_roles": default_roles})
         inherited = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

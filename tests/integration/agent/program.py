@@ -6,6 +6,7 @@ import sys
 from isthmus.agent import config, control
 from isthmus.kit.backoffs import BackoffConfig
 from isthmus.kit.errors import IsthmusError
+from isthmus.wire.names import Role
 
 
 def main() -> int:
@@ -13,6 +14,8 @@ def main() -> int:
     waits = {
         name: BackoffConfig(**value) if isinstance(value, dict) else value for name, value in given["timing"].items()
     }
+    if "default_roles" in given:
+        config.DEFAULT_ROLES = tuple(map(Role, given["default_roles"]))  # type: ignore[misc]
     try:
         return control.run(config.load(given["flags"]).config, config.Timing(**waits))
     except IsthmusError as error:

@@ -25,6 +25,7 @@ from isthmus.kit.backoffs import BackoffConfig
 from isthmus.kit.clocks import SystemClock
 from isthmus.kit.health import Health
 from isthmus.wire import agents, paths
+from isthmus.wire.names import Privacy
 from isthmus.wire.problems import Code
 
 QUICK = Timing(
@@ -44,6 +45,7 @@ class Stand:
     token: str
     workload_id: UUID
     road: Road
+    membership: Membership
 
     async def call(self, method: str, path: str, *, token: str | None = None, **more: object) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.token if token is None else token}", **more.pop("headers", {})}  # type: ignore[dict-item]
@@ -51,7 +53,9 @@ class Stand:
 
 
 @asynccontextmanager
-async def standing(plane: planes.FakePlane, folder: Path, *, outage_seconds: float = 5.0) -> AsyncIterator[Stand]:
+async def standing(
+    plane: planes.FakePlane, folder: Path, *, outage_seconds: float = 5.0, profile: Privacy = Privacy.OPEN
+) -> AsyncIterator[Stand]:
     config = load({"url": plane.url}, environment={"ISTHMUS_AGENT_TOKEN": planes.TOKEN}).config
     clock = SystemClock()
     health = Health(clock)
@@ -59,7 +63,7 @@ async def standing(plane: planes.FakePlane, folder: Path, *, outage_seconds: flo
     client = PlaneClient(
         config, QUICK, credential=Credential(token=planes.TOKEN), health=health, road=road, clock=clock
     )
-    membership = Membership()
+    membership = Membership(profile)
     agent_id = uuid4()
     plane.agents["agent"] = (agent_id, membership.instance_id)
     membership.accepted(
@@ -76,6 +80,7 @@ async def standing(plane: planes.FakePlane, folder: Path, *, outage_seconds: flo
         metrics=Metrics(),
         clock=clock,
         spool=folder,
+        references=("file:///store/",),
     )
     path = str(folder / "gateway.sock")
     listener = socket.socket(socket.AF_UNIX)
@@ -88,7 +93,7 @@ async def standing(plane: planes.FakePlane, folder: Path, *, outage_seconds: flo
     plane.leases[workload_id] = planes.Lease(lease, uuid4(), started=True)
     try:
         async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=path), timeout=20) as http:
-            yield Stand(gateway, http, plane, gateway.admit(lease), workload_id, road)
+            yield Stand(gateway, http, plane, gateway.admit(lease), workload_id, road, membership)
     finally:
         await gateway.server.close()
         await client.caller.close()
@@ -147,12 +152,15 @@ async def test_a_refused_token_stands_when_the_plane_mints_no_other(plane: plane
     assert not plane.minted
 
 
-async def test_the_planes_policy_is_not_a_reason_to_mint(plane: planes.FakePlane, tmp_path: Path) -> None:
-    plane.execution = lambda call: planes.refusal(Code.CONNECTION_NOT_ALLOWED, execution=True)
+@pytest.mark.parametrize("code", [Code.CONNECTION_NOT_ALLOWED, Code.TOKEN_SCOPE])
+async def test_the_planes_policy_is_not_a_reason_to_mint_or_to_wait(
+    plane: planes.FakePlane, tmp_path: Path, code: Code
+) -> None:
+    plane.execution = lambda call: planes.refusal(code, execution=True)
     async with standing(plane, tmp_path) as stand:
         response = await stand.call("GET", "/execution/connections/x")
     assert response.status_code == 403
-    assert response.json()["detail"]["reason"] == Code.CONNECTION_NOT_ALLOWED
+    assert response.json()["detail"]["reason"] == code
     assert not plane.minted
 
 
@@ -325,3 +333,40 @@ async def test_a_task_that_hangs_up_ends_its_call(plane: planes.FakePlane, tmp_p
         plane.start()
         await asyncio.sleep(0.5)
     assert not plane.calls
+
+
+async def test_the_privacy_profile_decides_what_leaves(plane: planes.FakePlane, tmp_path: Path) -> None:
+    async with standing(plane, tmp_path, profile=Privacy.STRICT) as stand:
+        ti = RUN.removesuffix("/run")
+        rendered = await stand.call("PUT", f"{ti}/rtif", json={"sql": "canary"})
+        value = await stand.call("POST", "/execution/xcoms/a/b/c/d", json={"rows": "canary"})
+        squeezed = await stand.call(
+            "POST", "/execution/xcoms/a/b/c/d", content=b"canary", headers={"content-encoding": "gzip"}
+        )
+        large = await stand.call("POST", "/execution/xcoms/a/b/c/d", content=b'"' + b"x" * 17_000_000 + b'"')
+        assert not plane.calls
+        reference = await stand.call("POST", "/execution/xcoms/a/b/c/d", json="file:///store/1.json")
+        state = await stand.call(
+            "PATCH", f"{ti}/state", json={"state": "up_for_retry", "retry_reason": "canary"}, headers={"baggage": "a=b"}
+        )
+    assert rendered.status_code == 201
+    for refused in (value, squeezed, large):
+        assert refused.status_code == 403
+        assert refused.json()["detail"]["reason"] == Code.PRIVACY_REFUSED
+    assert (reference.status_code, state.status_code) == (200, 200)
+    assert [call.json for call in plane.calls] == [
+        "file:///store/1.json",
+        {"state": "up_for_retry", "retry_reason": "***"},
+    ]
+    assert all("baggage" not in call.headers for call in plane.calls)
+
+
+async def test_the_plane_may_ask_for_more_privacy_and_not_for_less(plane: planes.FakePlane, tmp_path: Path) -> None:
+    async with standing(plane, tmp_path, profile=Privacy.MASKED) as stand:
+        terms = stand.membership.terms
+        assert terms is not None
+        for demanded, forwarded in ((Privacy.OPEN, {"a": "***"}), (Privacy.STRICT, None)):
+            plane.calls.clear()
+            stand.membership.accepted(terms.model_copy(update={"least_privacy": demanded}))
+            await stand.call("PUT", RUN.removesuffix("/run") + "/rtif", json={"a": "canary"})
+            assert [call.json for call in plane.calls] == ([] if forwarded is None else [forwarded])

@@ -51,7 +51,7 @@ def test_what_ends_during_an_outage_is_settled_after_it(plane: planes.FakePlane,
 def test_a_captive_portal_is_not_the_plane(plane: planes.FakePlane, start: Start) -> None:
     agent = start(plane.url)
     plane.wait_for(lambda: plane.calls_to(paths.HEARTBEATS))
-    for path in (paths.HEARTBEATS, paths.CLAIMS):
+    for path in (paths.HEARTBEATS, paths.CLAIMS, paths.LOG_READS):
         plane.faults[path] += [planes.PORTAL] * 40
     plane.wait_for(lambda: agent.lines("plane_unreachable"))
     (line,) = agent.lines("plane_unreachable")

@@ -1,6 +1,7 @@
 """An agent verifies its own road: when it is asked to, and on a schedule."""
 
 import ipaddress
+import itertools
 import time
 import uuid
 from pathlib import Path
@@ -124,3 +125,30 @@ def test_over_tls_with_the_agents_own_certificates_and_in_little_memory(tmp_path
         assert after < 70
         agent.terminate()
         assert agent.wait() == 0
+
+
+def test_rows_of_a_live_order_travel_before_the_report_is_finished(plane: FakePlane, start: Start) -> None:
+    start(plane.url, timing=FAST)
+    plane.wait_for(lambda: plane.calls_to(paths.HEARTBEATS))
+    plane.faults[paths.PROBE].append(planes.Slow(3.0))
+    plane.probes = order(live=True)
+    wanted = plane.probes.order_id
+    final = plane.wait_for(lambda: [one for one in plane.reports if one.order_id == wanted and one.finished])[0]
+    so_far = [one for one in plane.reports if one.order_id == wanted and not one.finished]
+    assert so_far, "nothing came while the plane's answer was awaited"
+    assert {row.check for row in so_far[0].rows} < {row.check for row in final.rows}
+    assert so_far[-1].rows == final.rows[: len(so_far[-1].rows)]
+    times = [call.at for call in plane.calls_to(paths.HEARTBEATS) if call.json.get("probe_report")]
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) > 0.9, "bounded by the second"
+
+
+def test_whoever_does_not_ask_for_rows_in_between_hears_nothing_new(plane: FakePlane, start: Start) -> None:
+    """A plane of before knows no unfinished report, and refuses a field that it does not know."""
+    start(plane.url, timing=FAST)
+    plane.wait_for(lambda: plane.calls_to(paths.HEARTBEATS))
+    plane.faults[paths.PROBE].append(planes.Slow(3.0))
+    plane.probes = order()
+    reported(plane, plane.probes)
+    sent = [call.json["probe_report"] for call in plane.calls_to(paths.HEARTBEATS) if call.json.get("probe_report")]
+    assert len(sent) == 1
+    assert "finished" not in sent[0]

@@ -24,7 +24,7 @@ def test_defaults() -> None:
     assert found.name == found.name.lower()
     assert found.state_dir.name == found.name
     assert found.runner_command == (sys.executable, "-m", "isthmus.runner")
-    assert found.gateway_socket.is_relative_to(found.state_dir)
+    assert found.gateway_socket().is_relative_to(found.state_dir)
 
 
 def test_a_host_name_that_is_no_agent_name_is_made_one(monkeypatch: pytest.MonkeyPatch) -> None:

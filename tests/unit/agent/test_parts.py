@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from isthmus.agent import conditions, locking
+from isthmus.agent.children import clean_environment
 from isthmus.agent.config import Timing
-from isthmus.agent.forkserver import clean_environment
 from isthmus.agent.patience import Patience, ReplacedError
 from isthmus.kit.backoffs import BackoffConfig
 from isthmus.kit.clocks import ManualClock
