@@ -9,14 +9,14 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Frame, Page, async_playwright
 from sqlalchemy.engine import make_url
 from tests.fakes.control_plane import SCENE_CLUSTER, ControlPlane, prepare, running
 from tests.fakes.link_scene import LabCredential, Scene, on_fake_lab
@@ -54,7 +54,7 @@ class Tab:
 
     page: Page
     site: Site
-    complaints: list[str] = field(default_factory=list)
+    complaints: list[str]
 
     async def open(self, path: str) -> None:
         await self.page.goto(self.site.url(path))
@@ -68,17 +68,36 @@ class Tab:
 
     async def check(self) -> None:
         """No serious violation, no complaint, nothing wider than the window."""
-        results = (await Axe().run(self.page)).response
-        found = [
-            f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes'][:3]]}"
-            for one in results["violations"]
-            if one["impact"] in SERIOUS
-        ]
-        assert found == [], self.page.url
-        assert results["passes"], "axe looked at nothing"
+        await check_page(self.page)
         assert self.complaints == []
-        wide = await self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide <= 0, f"{self.page.url} is {wide} pixels too wide"
+
+
+async def check_page(page: Page | Frame) -> None:
+    """No serious violation, nothing wider than the window."""
+    results = (await Axe().run(page)).response
+    found = [
+        f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes'][:3]]}"
+        for one in results["violations"]
+        if one["impact"] in SERIOUS
+    ]
+    assert found == [], page.url
+    assert results["passes"], "axe looked at nothing"
+    wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"{page.url} is {wide} pixels too wide"
+
+
+def listen_to(page: Page) -> list[str]:
+    """What a page complains of, from now on."""
+    complaints: list[str] = []
+
+    def note(message: Any) -> None:
+        # A refused form is an answer like any other; the browser writes its status down.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            complaints.append(message.text)
+
+    page.on("console", note)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return complaints
 
 
 OpenTab = Callable[..., Awaitable[Tab]]
@@ -138,15 +157,8 @@ async def open_tab(browser: Browser, site: Site) -> AsyncIterator[OpenTab]:
         context = await browser.new_context(**options)
         contexts.append(context)
         context.set_default_timeout(15_000)
-        tab = Tab(await context.new_page(), site)
-
-        def note(message: Any) -> None:
-            # A refused form is an answer like any other; the browser writes its status down.
-            if message.type == "error" and "Failed to load resource" not in message.text:
-                tab.complaints.append(message.text)
-
-        tab.page.on("console", note)
-        tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        page = await context.new_page()
+        tab = Tab(page, site, listen_to(page))
         return tab if token is None else await tab.sign_in(token)
 
     yield open_tab

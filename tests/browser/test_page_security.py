@@ -1,9 +1,11 @@
 """What other sites, viewers, and people without a session can do with the pages: nothing."""
 
 import asyncio
+import json
 import re
+import uuid
 from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -15,8 +17,9 @@ from playwright.async_api import expect
 from tests.browser.conftest import CLUSTER, LINK, OpenTab, Site, Tab
 
 from isthmus.control.databases import Database
-from isthmus.control.web.rendering import POLICY
+from isthmus.control.web.rendering import FORM_TOKEN_PLACE, POLICY
 from isthmus.control.web.site import PAGES
+from isthmus.control.web.streaming import STREAMS_PER_SESSION
 from isthmus.wire import paths
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -216,6 +219,106 @@ async def test_a_session_ends(site: Site, module_database: str) -> None:
         async with database.begin() as connection:
             rows = (await connection.exec_driver_sql("SELECT * FROM isthmus_control.session")).all()
         assert not any(value in str(rows) for value in http.cookies.values()), "a cookie is in the database"
+
+
+async def followed(http: httpx.AsyncClient, path: str, *, events: int) -> list[str]:
+    """The first events of a page's stream."""
+    found: list[str] = []
+    async with asyncio.timeout(10), http.stream("GET", path, headers={"accept": "text/event-stream"}) as answer:
+        assert answer.status_code == 200, await answer.aread()
+        text = ""
+        async for part in answer.aiter_text():
+            text += part
+            *found, _ = text.split("\n\n")
+            if len(found) >= events:
+                break
+    return found
+
+
+async def test_what_sessions_share_has_nothing_of_any_of_them(site: Site) -> None:
+    """Two admins and a viewer follow a page with a form in a live region: each gets its own form token, or none."""
+    scene = site.scene
+    path = scene.path(scene.customer, "privateEndpoints/shared")
+    request = {"name": "link", "properties": {"privateLinkServiceId": site.alias}}
+    properties = {"subnet": {"id": scene.subnet_id()}, "manualPrivateLinkServiceConnections": [request]}
+    await asyncio.to_thread(scene.put, path, {"location": "westeurope", "properties": properties})
+    await site.plane.until(f"{LINK}/connections", lambda found: "shared" in str(found))
+    other_name = "bea" + uuid.uuid4().hex[:8]
+    other = (await site.plane.call("POST", "/operators", {"name": other_name, "role": "admin"}, status=201))["secret"]
+    ann, ann_form = await signed_in(site, site.admin)
+    bea, bea_form = await signed_in(site, other)
+    vic, vic_form = await signed_in(site, site.viewer)
+    async with aclosing(ann), aclosing(bea), aclosing(vic):
+        streams = await asyncio.gather(*(followed(one, LINK, events=6) for one in (ann, bea, vic)))
+        pages = [(await one.get(LINK)).text for one in (ann, bea, vic)]
+        seen = ["".join(events) for events in streams]
+        for mine, found in ((0, seen[0]), (1, seen[1]), (0, pages[0]), (1, pages[1]), (2, seen[2]), (2, pages[2])):
+            forms = (ann_form, bea_form, vic_form)
+            assert not any(token in found for token in forms if token != forms[mine]), "another session's form token"
+            assert FORM_TOKEN_PLACE not in found
+        assert ann_form in seen[0]
+        assert bea_form in seen[1]
+        assert "approve-" in seen[0]
+        assert "approve-" not in seen[2]
+        assert vic_form not in seen[2], "a viewer's regions have no form"
+        for found, page in zip(streams, pages, strict=True):
+            events = [json.loads(event.partition("data: ")[2]) for event in found if event.startswith("event: region")]
+            digest = next(one["digest"] for one in events if one["name"] == "live-clusters-link_connections")
+            assert f'data-live="{digest}"' in page, "the page and its stream differ"
+        # The token that came with the stream is one that opens: what was put in is the viewer's own.
+        connection = re.search(r'name="connection_id" value="(\w+)"', pages[1])
+        assert connection is not None
+        form = {"do": "approve", "connection_id": connection[1], "form_token": ann_form}
+        assert (await bea.post(LINK, data=form)).status_code == 403
+        assert (await bea.post(LINK, data={**form, "form_token": bea_form})).status_code == 303
+
+
+async def test_a_stream_ends_with_its_operator_and_the_others_go_on(site: Site) -> None:
+    name = "cat" + uuid.uuid4().hex[:8]
+    token = (await site.plane.call("POST", "/operators", {"name": name, "role": "viewer"}, status=201))["secret"]
+    cat, _ = await signed_in(site, token)
+    vic, _ = await signed_in(site, site.viewer)
+
+    async def follow(http: httpx.AsyncClient, ready: asyncio.Event) -> str:
+        text = ""
+        async with http.stream("GET", "/overview", headers={"accept": "text/event-stream"}) as answer:
+            async for part in answer.aiter_text():
+                text += part
+                ready.set()
+        return text
+
+    async with aclosing(cat), aclosing(vic):
+        ready = asyncio.Event(), asyncio.Event()
+        revoked = asyncio.create_task(follow(cat, ready[0]))
+        kept = asyncio.create_task(follow(vic, ready[1]))
+        for one in ready:
+            await asyncio.wait_for(one.wait(), 10)
+        await site.plane.call("POST", f"/operators/{name}/revoke")
+        async with asyncio.timeout(2):
+            text = await revoked
+        assert text.endswith("event: end\ndata: -\n\n")
+        assert not kept.done()
+        kept.cancel()
+        await asyncio.wait([kept])
+
+
+async def test_a_session_follows_so_many_pages_and_is_told_when_it_is_one_too_many(site: Site) -> None:
+    http, _ = await signed_in(site, site.viewer)
+    headers = {"accept": "text/event-stream"}
+    http.timeout = httpx.Timeout(20, pool=20)
+    async with aclosing(http), AsyncExitStack() as stack:
+        for _ in range(STREAMS_PER_SESSION):
+            answer = await stack.enter_async_context(http.stream("GET", "/overview", headers=headers))
+            assert answer.status_code == 200
+        refused = await http.get("/overview", headers=headers)
+        assert (refused.status_code, "too_many_pages" in refused.text) == (429, True)
+        assert (await http.get("/overview")).status_code == 200, "a page without its stream is shown all the same"
+        another, _ = await signed_in(site, site.viewer)
+        async with aclosing(another):
+            assert await followed(another, "/overview", events=1)
+    again, _ = await signed_in(site, site.viewer)
+    async with aclosing(again):
+        assert await followed(again, "/overview", events=1)
 
 
 async def test_script_in_what_a_customer_says_is_text(admin: Tab, open_tab: OpenTab, site: Site) -> None:

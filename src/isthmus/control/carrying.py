@@ -21,6 +21,7 @@ from isthmus.control.deciding import Appeared, Carried, Changed
 from isthmus.control.errors import ControlRefusedError
 from isthmus.control.links import Connection, Link, Problem
 from isthmus.control.metering import Meter
+from isthmus.control.progress import Progress
 from isthmus.kit.clocks import Clock
 from isthmus.kit.errors import ConfigError, IsthmusError, TemporaryError
 from isthmus.link import names, planning, publishing, states, steps
@@ -62,6 +63,8 @@ class Carrier:
         self._tell = tell
         #: What goes through links, which is asked for beside everything else.
         self.meter = Meter(cloud, clock)
+        #: How far links are that this process brings to the cloud.
+        self.progress = Progress(clock)
         self._deciding: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def plan(self, spec: ServiceSpec, *, unpublish: bool, force: bool) -> Plan[ProviderStep]:
@@ -85,6 +88,7 @@ class Carrier:
                 case _:
                     assert_never(link.state)
         except IsthmusError as error:
+            self.progress.hold_up(link.cluster_id, error.summary)
             async with self._database.begin() as database:
                 await links.note_problem(database, link, Problem(error.code, error.summary, error.hint))
             raise
@@ -143,17 +147,28 @@ class Carrier:
     async def _publish(self, link: Link) -> None:
         side = Publishing(self._cloud, link.spec.service)
         before = await self._versions(link)
-        status = await publishing.publish(side, self._clock, self._patience, self._tell)
+        status = await publishing.publish(side, self._clock, self._patience, self._follow(link))
         await self._keep(link, status, before)
+        self.progress.forget(link.cluster_id)
         log.info("the link is published", cluster_id=link.cluster_id, alias=status.alias)
 
     async def _unpublish(self, link: Link) -> None:
         allowed = Permissions(may_disconnect=link.may_disconnect)
         side = Unpublishing(self._cloud, link.spec.service, allowed)
-        await publishing.unpublish(side, self._clock, self._patience, self._tell)
+        await publishing.unpublish(side, self._clock, self._patience, self._follow(link))
         async with self._database.begin() as database:
             await links.forget(database, link)
+        self.progress.forget(link.cluster_id)
         log.info("the link is unpublished", cluster_id=link.cluster_id)
+
+    def _follow(self, link: Link) -> Callable[[Event], None]:
+        follow = self.progress.follow(link.cluster_id, link.version)
+
+        def tell(event: Event) -> None:
+            follow(event)
+            self._tell(event)
+
+        return tell
 
     async def _look(self, link: Link) -> None:
         before = await self._versions(link)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy import Row, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -114,13 +114,8 @@ async def publish(database: AsyncConnection, actor: Actor, cluster: Cluster, spe
     Raises ControlRefusedError(LINK_EXISTS) for another service, or while one is being unpublished.
     """
     before = await find(database, cluster.cluster_id, lock=True)
-    if before is not None and not names.are_same(before.spec.service.service_id, spec.service.service_id):
-        raise ControlRefusedError(
-            Code.LINK_EXISTS, f"The link of {cluster.cluster_id} is {before.spec.service.service_id}."
-        )
-    if before is not None and before.state is LinkState.UNPUBLISHING:
-        raise ControlRefusedError(Code.LINK_EXISTS, "The link is being unpublished.", hint="Wait until it is gone.")
-    if before is not None and before.spec == spec and not _is_off(before):
+    check_wish(before, spec)
+    if before is not None and before.spec == spec and not is_off(before):
         return before
     values = {"state": LinkState.PUBLISHING, "spec": dataclasses.asdict(spec), "problem": None}
     statement = insert(link).values(cluster_id=cluster.cluster_id, **values)
@@ -139,7 +134,19 @@ async def publish(database: AsyncConnection, actor: Actor, cluster: Cluster, spe
     return after
 
 
-def _is_off(link: Link) -> bool:
+def check_wish(before: Link | None, spec: LinkSpec) -> None:
+    """A link can become like ``spec``. Raises ControlRefusedError(LINK_EXISTS)."""
+    if before is None:
+        return
+    if not names.are_same(before.spec.service.service_id, spec.service.service_id):
+        raise ControlRefusedError(
+            Code.LINK_EXISTS, f"The link of {before.cluster_id} is {before.spec.service.service_id}."
+        )
+    if before.state is LinkState.UNPUBLISHING:
+        raise ControlRefusedError(Code.LINK_EXISTS, "The link is being unpublished.", hint="Wait until it is gone.")
+
+
+def is_off(link: Link) -> bool:
     """Whether a link that was published is not as it was published."""
     return link.state is LinkState.MISSING or (link.state is LinkState.PUBLISHED and link.problem is not None)
 
@@ -252,13 +259,32 @@ async def last_refusals(database: AsyncConnection, cluster_id: str) -> Mapping[s
     return {row[0]: row[1] for row in (await database.execute(query)).all()}
 
 
+async def counts(database: AsyncConnection, cluster_id: str) -> Mapping[ConnectionState, int]:
+    """How many connections that the cloud lists are in which state."""
+    table = connections_table
+    query = select(table.c.state, func.count()).where(table.c.cluster_id == cluster_id, ~table.c.is_gone)
+    return {ConnectionState(row[0]): row[1] for row in (await database.execute(query.group_by(table.c.state))).all()}
+
+
 async def page(
-    database: AsyncConnection, cluster_id: str, *, state: ConnectionState | None, after: str | None, limit: int
+    database: AsyncConnection,
+    cluster_id: str,
+    *,
+    state: ConnectionState | None,
+    after: str | None,
+    limit: int,
+    containing: str | None = None,
 ) -> Sequence[Connection]:
-    """A page, the oldest first, after the connection ``after``; those that are gone only if asked for by state."""
+    """A page, the oldest first, after the connection ``after``; those that are gone only if asked for by state.
+
+    ``containing``: a part of the endpoint's id (with its subscription and group) or of the request message.
+    """
     table = connections_table
     query = select(table).where(table.c.cluster_id == cluster_id).order_by(table.c.first_seen_at, table.c.id)
     query = query.where(~table.c.is_gone) if state is None else query.where(table.c.state == state)
+    if containing is not None:
+        of_endpoint = table.c.endpoint_id.icontains(containing, autoescape=True)
+        query = query.where(of_endpoint | table.c.message.icontains(containing, autoescape=True))
     if after is not None:
         last = select(table.c.first_seen_at, table.c.id).where(table.c.id == after).subquery()
         beyond = (table.c.first_seen_at > last.c.first_seen_at) | (
@@ -405,10 +431,24 @@ async def expect(
 
 
 async def expected(database: AsyncConnection, cluster_id: str) -> Sequence[Expectation]:
-    """What is expected, newest first."""
-    query = select(expectation).where(expectation.c.cluster_id == cluster_id)
-    rows = await database.execute(query.order_by(expectation.c.created_at.desc(), expectation.c.id))
-    return [_expectation(row) for row in rows.all()]
+    """All that is expected, newest first."""
+    return await expected_page(database, cluster_id, after=None, limit=None)
+
+
+async def expected_page(
+    database: AsyncConnection, cluster_id: str, *, after: str | None, limit: int | None, containing: str | None = None
+) -> Sequence[Expectation]:
+    """What is expected, newest first, after the expectation ``after``. ``containing``: a part of its id or reason."""
+    table = expectation
+    query = select(table).where(table.c.cluster_id == cluster_id).order_by(table.c.created_at.desc(), table.c.id.desc())
+    if containing is not None:
+        of_value = table.c.value.icontains(containing, autoescape=True)
+        query = query.where(of_value | table.c.reason.icontains(containing, autoescape=True))
+    if after is not None:
+        last = select(table.c.created_at, table.c.id).where(table.c.id == after).subquery()
+        beyond = tuple_(table.c.created_at, table.c.id) < tuple_(last.c.created_at, last.c.id)
+        query = query.join(last, beyond)
+    return [_expectation(row) for row in (await database.execute(query.limit(limit))).all()]
 
 
 async def unexpect(database: AsyncConnection, actor: Actor, cluster_id: str, expectation_id: str) -> None:

@@ -5,7 +5,7 @@ entry in the audit log with both (``changing``); secrets are in neither. Errors 
 ControlRefusedError: CLUSTER_NOT_FOUND, DEPLOYMENT_NOT_FOUND; DatabaseError.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -15,8 +15,8 @@ from isthmus.control.auditing import Actor
 from isthmus.control.changing import Changes, Json
 from isthmus.control.clusters import Deployment
 from isthmus.control.databases import Database
-from isthmus.control.overviews import Overview
-from isthmus.control.sights import Lookout
+from isthmus.control.overviews import Overview, SeenAgent, Summary
+from isthmus.control.sights import Lookout, Sight
 from isthmus.kit.clocks import Clock
 from isthmus.wire import admin, paths
 from isthmus.wire.bodies import Response
@@ -48,11 +48,19 @@ class Operating:
         """All deployments and agents, of one cluster or of the organization, and why an agent is not healthy."""
         return await overviews.overview(self._database, self._lookout, self._clock, cluster_id)
 
+    async def glance(self, cluster_id: str) -> Overview:
+        """A cluster's as they were seen last: nobody waits for a deployment."""
+        return await overviews.overview(self._database, self._lookout, self._clock, cluster_id, waits=False)
+
+    async def summary(self) -> Summary:
+        """All deployments, with agents counted; which way they come, and why some are not healthy."""
+        return await overviews.summary(self._database, self._lookout, self._clock)
+
     async def deployment(self, cluster_id: str, deployment_id: str) -> "OperatedDeployment":
         """One deployment that is registered with a cluster."""
         async with self._database.begin() as database:
             found = await clusters.registered(database, cluster_id, deployment_id)
-        return OperatedDeployment(found, self._database, self._apis, self._changes, self._lookout)
+        return OperatedDeployment(found, self._database, self._apis, self._changes, self._lookout, clock=self._clock)
 
     async def forget(self, deployment_id: str) -> None:
         """It is not registered any more."""
@@ -64,13 +72,21 @@ class OperatedDeployment:
     """One deployment."""
 
     def __init__(
-        self, registered: Deployment, database: Database, apis: AdminApis, changes: Changes, lookout: Lookout
+        self,
+        registered: Deployment,
+        database: Database,
+        apis: AdminApis,
+        changes: Changes,
+        lookout: Lookout,
+        *,
+        clock: Clock,
     ) -> None:
         self.registered = registered
         self._database = database
         self._apis = apis
         self._changes = changes
         self._lookout = lookout
+        self._clock = clock
 
     # --- what there is
 
@@ -90,6 +106,10 @@ class OperatedDeployment:
         """A page of agents."""
         return await self._get(admin.AgentPage, paths.ADMIN_AGENTS, **query)
 
+    async def explained(self, agents: Sequence[admin.AgentView]) -> tuple[Sight, tuple[SeenAgent, ...]]:
+        """Agents of it with the reason why one is not healthy, and the deployment's summary."""
+        return await overviews.explained(self._database, self._lookout, self._clock, self.registered, agents)
+
     async def agent(self, agent_id: UUID) -> admin.AgentView:
         """One agent, with its last verification."""
         return await self._get(admin.AgentView, paths.ADMIN_AGENT.format(agent_id=agent_id))
@@ -102,6 +122,14 @@ class OperatedDeployment:
         """One workload with Airflow's payload."""
         return await self._get(admin.WorkloadDetail, paths.ADMIN_WORKLOAD.format(workload_id=workload_id))
 
+    async def bundles(self, **query: Any) -> admin.BundlePage:
+        """A page of DAG bundles, those that nobody parses first."""
+        return await self._get(admin.BundlePage, paths.ADMIN_BUNDLES, **query)
+
+    async def triggers(self, **query: Any) -> admin.TriggersView:
+        """Who runs triggers, and what waits for somebody to."""
+        return await self._get(admin.TriggersView, paths.ADMIN_TRIGGERS, **query)
+
     async def queues(self) -> admin.QueuePage:
         """All queues, those with work that nobody serves first."""
         return await self._get(admin.QueuePage, paths.ADMIN_QUEUES)
@@ -109,6 +137,23 @@ class OperatedDeployment:
     async def throughput(self) -> admin.ThroughputView:
         """The last hour, by minute."""
         return await self._get(admin.ThroughputView, paths.ADMIN_THROUGHPUT)
+
+    async def refused(self, **query: Any) -> admin.RefusedPage:
+        """A page of those who were turned away at the door."""
+        return await self._get(admin.RefusedPage, paths.ADMIN_REFUSED, **query)
+
+    async def verifications(self, **query: Any) -> admin.VerificationPage:
+        """A page of the history of verifications, newest first."""
+        return await self._get(admin.VerificationPage, paths.ADMIN_VERIFICATIONS, **query)
+
+    async def verification(self, verification_id: UUID) -> admin.VerificationView:
+        """One verification with the rows that have come."""
+        path = paths.ADMIN_VERIFICATION.format(verification_id=verification_id)
+        return await self._get(admin.VerificationView, path)
+
+    async def log_tail(self, agent_id: UUID) -> admin.LogTailView:
+        """The end of an agent's own log, if somebody asked for it in the last hour."""
+        return await self._get(admin.LogTailView, paths.ADMIN_AGENT_LOG.format(agent_id=agent_id))
 
     # --- who may come in
 
@@ -225,6 +270,7 @@ class OperatedDeployment:
         before = _agent(agent)
         if body.connection is None:
             body = body.model_copy(update={"connection": await self._connection(agent)})
+        body = body.model_copy(update={"ordered_by": actor.name})
         path = paths.ADMIN_AGENT_PROBES.format(agent_id=agent_id)
         wanted = {**before, "probes": body.model_dump(mode="json")}
         return await self._change(
@@ -234,6 +280,20 @@ class OperatedDeployment:
             wanted=wanted,
             change=lambda: self._apis.ask(self.registered, admin.AgentView, "POST", path, body),
             after=lambda made: {**wanted, "order_id": str(made.probes_order_id)},
+        )
+
+    async def order_log_tail(self, actor: Actor, agent_id: UUID) -> admin.LogTailView:
+        """Ask an agent for the end of its own log. Who looks is in the audit log."""
+        agent = _agent(await self.agent(agent_id))
+        path = paths.ADMIN_AGENT_LOG.format(agent_id=agent_id)
+        body = admin.LogOrderRequest(ordered_by=actor.name)
+        return await self._change(
+            actor,
+            "agent.log",
+            before=None,
+            wanted=agent,
+            change=lambda: self._apis.ask(self.registered, admin.LogTailView, "POST", path, body),
+            after=lambda made: {**agent, "order_id": str(made.order_id)},
         )
 
     async def remove_agent(self, actor: Actor, agent_id: UUID, *, force: bool) -> None:
@@ -316,7 +376,7 @@ def _restricted(made: admin.RestrictionView) -> Json | None:
 
 
 def _token(token: admin.TokenView) -> Json:
-    known = token.model_dump(mode="json", include={"token_id", "name", "state", "roles", "queues", "links"})
+    known = token.model_dump(mode="json", include={"token_id", "name", "state", "roles", "queues", "links", "bundles"})
     return {**known, "expires_at": None if token.expires_at is None else token.expires_at.isoformat()}
 
 

@@ -98,9 +98,23 @@ async def revoke(connection: AsyncConnection, actor: Actor, name: str) -> Operat
     return _operator(after)
 
 
-async def all_of_them(connection: AsyncConnection) -> Sequence[Operator]:
-    """All operators, by name."""
-    return [_operator(row) for row in (await connection.execute(select(operator).order_by(operator.c.name))).all()]
+async def listed(
+    connection: AsyncConnection,
+    *,
+    after: str | None = None,
+    limit: int | None = None,
+    containing: str | None = None,
+    is_active: bool | None = None,
+) -> Sequence[Operator]:
+    """Operators by name, after the name ``after``. ``containing``: a part of the name; ``is_active``: not revoked."""
+    query = select(operator).order_by(operator.c.name).limit(limit)
+    if after is not None:
+        query = query.where(operator.c.name > after)
+    if containing is not None:
+        query = query.where(operator.c.name.icontains(containing, autoescape=True))
+    if is_active is not None:
+        query = query.where(operator.c.revoked_at.is_(None) if is_active else operator.c.revoked_at.is_not(None))
+    return [_operator(row) for row in (await connection.execute(query)).all()]
 
 
 async def _note_use(connection: AsyncConnection, name: str) -> None:

@@ -48,11 +48,16 @@ def connection_of(agent: admin.AgentView, connections: Sequence[Connection]) -> 
     Where the ingress does not learn the link's id, the link's only connection is the one. Where the endpoint has been
     created again since, its new connection is: that is what the agent's packets meet now.
     """
-    if agent.path is not PathKind.LINK:
+    return connection_by(agent.path, agent.link_id, connections)
+
+
+def connection_by(path: PathKind, link_id: int | None, connections: Sequence[Connection]) -> Connection | None:
+    """The same of all agents that came by a path with a link's id."""
+    if path is not PathKind.LINK:
         return None
-    if agent.link_id is None:
+    if link_id is None:
         return connections[0] if len(connections) == 1 else None
-    last = _newest([one for one in connections if one.link_id == agent.link_id])
+    last = _newest([one for one in connections if one.link_id == link_id])
     if last is None:
         return None
     return _newest([one for one in connections if names.are_same(one.endpoint_id, last.endpoint_id)])

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +20,9 @@ from isthmus.control import auditing, operators
 from isthmus.control.auditing import Actor
 from isthmus.control.errors import ControlRefusedError
 from isthmus.control.operators import Operator
+from isthmus.control.tables import operator as operators_table
 from isthmus.control.tables import session
+from isthmus.wire.control import OperatorRole
 from isthmus.wire.problems import Code
 
 #: A working day, so that a forgotten browser is shut out overnight.
@@ -40,7 +43,7 @@ async def begin(connection: AsyncConnection, token: str, address: str | None) ->
     operator = await operators.verify(connection, token)
     await connection.execute(delete(session).where(session.c.expires_at < func.now()))
     secret = secrets.token_urlsafe(32)
-    values = {"id": _digest(secret), "operator": operator.name, "expires_at": func.now() + LIFETIME}
+    values = {"id": digest(secret), "operator": operator.name, "expires_at": func.now() + LIFETIME}
     row = (await connection.execute(insert(session).values(**values).returning(session.c.expires_at))).one()
     await auditing.write(connection, Actor(operator.name, address), "session.begin", f"operator/{operator.name}")
     return secret, Session(operator, _form_token(secret), row.expires_at)
@@ -48,7 +51,7 @@ async def begin(connection: AsyncConnection, token: str, address: str | None) ->
 
 async def find(connection: AsyncConnection, secret: str) -> Session:
     """The session of a cookie. Raises ControlRefusedError(OPERATOR_TOKEN_INVALID), the same for every reason."""
-    query = select(session).where(session.c.id == _digest(secret), session.c.expires_at > func.now())
+    query = select(session).where(session.c.id == digest(secret), session.c.expires_at > func.now())
     row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise ControlRefusedError(Code.OPERATOR_TOKEN_INVALID)
@@ -56,12 +59,24 @@ async def find(connection: AsyncConnection, secret: str) -> Session:
     return Session(operator, _form_token(secret), row.expires_at)
 
 
+async def roles(connection: AsyncConnection, ids: Collection[str]) -> dict[str, OperatorRole]:
+    """The operators' roles of those of these sessions (``digest``) that have not ended."""
+    known = operators_table
+    query = (
+        select(session.c.id, known.c.role)
+        .join(known, known.c.name == session.c.operator)
+        .where(session.c.id.in_(ids), session.c.expires_at > func.now(), known.c.revoked_at.is_(None))
+    )
+    return {row.id: OperatorRole(row.role) for row in await connection.execute(query)}
+
+
 async def end(connection: AsyncConnection, secret: str) -> None:
     """Leave a session; nothing happens when there is none."""
-    await connection.execute(delete(session).where(session.c.id == _digest(secret)))
+    await connection.execute(delete(session).where(session.c.id == digest(secret)))
 
 
-def _digest(secret: str) -> str:
+def digest(secret: str) -> str:
+    """A session's name in the table."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 

@@ -20,7 +20,7 @@ from tests.fakes.control_plane import SCENE_CLUSTER, ControlPlane, Json, prepare
 from tests.fakes.link_scene import HERE, LabCredential, Scene, on_fake_lab
 
 from isthmus.cli import main
-from isthmus.control import changing
+from isthmus.control import changing, sights
 from isthmus.control.databases import Database
 from isthmus.link.drivers.azure.config import AzureConfig
 from isthmus.link.drivers.azure.driver import AzureCloud
@@ -104,6 +104,10 @@ async def test_a_deployment_is_read_through_the_control_plane(plane: ControlPlan
     listed = await plane.call("GET", f"{ADMIN}/workloads", state="succeeded")
     assert listed["workloads"][0]["workload_id"] == str(one.workload_id)
     assert (await plane.call("GET", f"{ADMIN}/workloads/{one.workload_id}"))["payload"] == {"type": "x"}
+    assert (await plane.call("GET", f"{ADMIN}/verifications", agent="agent-1"))["verifications"] == []
+    nothing = await plane.call("GET", f"{ADMIN}/verifications/{UUID(int=7)}", status=404)
+    assert nothing["code"] == Code.VERIFICATION_NOT_FOUND
+    assert (await plane.call("GET", f"{ADMIN}/agents/{UUID(int=1)}/log"))["order_id"] is None
     assert (await plane.call("GET", f"{ADMIN}/agents", status=422, colour="red"))["code"] == Code.REQUEST_INVALID
     assert (await newest(plane))["action"] == "deployment.register", "looking leaves no entry"
 
@@ -112,6 +116,7 @@ CHANGES: list[tuple[str, str, Any, int, str, Json | None, Json | None]] = [
     ("POST", f"agents/{UUID(int=1)}/cordon", None, 200, "agent.cordon", {"cordoned": False}, {"cordoned": True}),
     ("POST", f"agents/{UUID(int=1)}/drain", None, 200, "agent.drain", {"draining": False}, {"draining": True}),
     ("POST", f"agents/{UUID(int=1)}/probes", {}, 202, "agent.verify", {"name": "agent-1"}, {"name": "agent-1"}),
+    ("POST", f"agents/{UUID(int=1)}/log", {}, 202, "agent.log", None, {"name": "agent-1"}),
     ("DELETE", f"agents/{UUID(int=9)}", None, 204, "agent.remove", {"name": "agent-9"}, {"force": False}),
     ("POST", "tokens", {"name": "oslo"}, 201, "token.create", None, {"name": "oslo", "token_id": "newtokenidaa"}),
     ("POST", "tokens/abcdefghijkl/revoke", None, 200, "token.revoke", {"state": "active"}, {"state": "revoked"}),
@@ -280,7 +285,7 @@ async def test_one_that_does_not_answer_holds_up_nobody(plane: ControlPlane, api
         assert took < 4.5, "at most the time for a look"
         seen = {one["deployment_id"]: one for one in first["deployments"]}
         assert seen[DEPLOYMENT]["problem"] is None
-        assert seen[DEPLOYMENT]["deployment"]["agents_healthy"] == 2
+        assert seen[DEPLOYMENT]["deployment"]["agents_healthy"] == 3
         assert [one["name"] for one in first["agents"]] == ["agent-1", "agent-2", "agent-3"]
         for name in ("dsilenta", "dnobody2"):
             assert seen[name]["problem"]["code"] == Code.ADMIN_UNREACHABLE
@@ -336,6 +341,11 @@ async def test_commands_find_the_deployment_through_the_control_plane(
     assert "agent-3" in await shell("agents", "list", "--deployment-id", DEPLOYMENT)
     assert "no new work" in await shell("agents", "cordon", "agent-1", "--deployment-id", DEPLOYMENT)
     assert api.agents[UUID(int=1)].cordoned
+    silent = {"health": AgentHealth.UNHEALTHY, "last_heartbeat_at": admin_api.NOW - timedelta(minutes=5)}
+    api.agents[UUID(int=2)] = api.agents[UUID(int=2)].model_copy(update=silent)
+    await asyncio.sleep(sights.FRESH_SECONDS + 0.5)
+    assert "(heartbeat_missing)" in await shell("agents", "show", "agent-2", "--deployment-id", DEPLOYMENT)
+    assert "(heartbeat_missing)" not in await shell("agents", "show", "agent-1", "--deployment-id", DEPLOYMENT)
     assert "is registered" in await shell("agents", "list", "--deployment-id", "dabsent2", code=4)
     # What names a deployment directly comes first, whatever the environment says of a control plane.
     (tmp_path / "admin").write_text(admin_api.TOKEN)

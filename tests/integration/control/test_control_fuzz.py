@@ -27,6 +27,8 @@ pytestmark = [
     pytest.mark.timeout(600),
     # What schemathesis and requests themselves do.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    # Hypothesis finds that a strategy drew from ``random``, when what drew was the plane in its thread.
+    pytest.mark.filterwarnings("ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"),
 ]
 
 FEW = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
@@ -99,9 +101,11 @@ def test_the_control_api(case: Any, plane: Plane, scene: tuple[FakeLab, Scene]) 
         if isinstance(case.path_parameters[name], str) and len(case.path_parameters[name]) in (8, 11):
             case.path_parameters[name] = IDS[name]
     excluded = [positive_data_acceptance]  # networks that overlap, links that exist, ids that do not: all fit the form
-    if any(value in ([], {}) for value in (case.query or {}).values()):
-        excluded.append(negative_data_rejection)  # nothing of such a parameter is sent
+    if any(isinstance(value, list | dict) for value in (case.query or {}).values()):
+        excluded.append(negative_data_rejection)  # sent as several, of which the last counts, or as none
     response = case.call(base_url=plane.url, headers={"Authorization": f"Bearer {plane.token}"})
+    # Schemathesis' own words for it end in hundreds of lines, and without the body when Hypothesis cannot repeat it.
+    assert response.status_code < 500, f"{case.method} {case.path}: {response.status_code} {response.text}"
     case.validate_response(response, excluded_checks=excluded)
 
 

@@ -1,15 +1,14 @@
 """What the overview draws of a cluster: the way that healthy agents come by, and what is in the way of others."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from tests.fakes import admin_api
 
 from isthmus.control.clusters import Deployment
 from isthmus.control.links import Connection, Link, LinkSpec, Problem
-from isthmus.control.overviews import SeenAgent
+from isthmus.control.overviews import Crowd
 from isthmus.control.sights import Sight
 from isthmus.control.web import pictures
 from isthmus.link.services import ServiceSpec
@@ -37,10 +36,11 @@ def link(state: LinkState = LinkState.PUBLISHED, problem: Problem | None = None)
     return Link(CLUSTER, state, spec, False, "alias", ("10.1.1.4",), problem, NOW, NOW, 1)
 
 
-def agent(number: int, through: Connection | None, health: AgentHealth = AgentHealth.HEALTHY) -> SeenAgent:
+def agent(number: int, through: Connection | None, health: AgentHealth = AgentHealth.HEALTHY) -> Crowd:
     path = PathKind.PUBLIC if through is None else PathKind.LINK
-    view = admin_api.agent(number, agent_id=UUID(int=number), health=health, path=path)
-    return SeenAgent(view, SIGHT, 1.0, through, None)
+    well = health is AgentHealth.HEALTHY
+    heard, names = admin_api.NOW - timedelta(seconds=4), (f"agent-{number} ({health})",)
+    return Crowd("dtest234", CLUSTER, path, through, int(well), int(not well), heard, names)
 
 
 def kinds(drawn: pictures.Picture) -> dict[str, str]:
@@ -57,14 +57,17 @@ def test_traffic_is_drawn_where_healthy_agents_come() -> None:
     oslo, bergen = connection("oslo", ConnectionState.APPROVED), connection("bergen", ConnectionState.PENDING)
     drawn = pictures.picture(CLUSTER, link(), [oslo, bergen], [SIGHT], [agent(1, oslo)], cidr=CIDR)
     assert ways(drawn) == {
-        ("oslo", "Link service"): "used",
-        ("bergen", "Link service"): "waiting",
+        ("g/oslo", "Link service"): "used",
+        ("g/bergen", "Link service"): "waiting",
         ("Public internet", "Public entrance"): "open",
         ("Link service", "dtest234"): "used",
         ("Public entrance", "dtest234"): "open",
     }
-    assert kinds(drawn)["bergen"] == "waiting"
+    assert kinds(drawn)["g/bergen"] == "waiting"
     assert "1 healthy agents come through the link" in drawn.words
+    [box] = [one for one in drawn.boxes if one.title == "g/oslo"]
+    assert (box.text, len(box.agents)) == ("1 agent", 1)
+    assert box.heard is not None
 
 
 def test_what_is_broken_is_drawn_as_such() -> None:
@@ -75,13 +78,13 @@ def test_what_is_broken_is_drawn_as_such() -> None:
         CLUSTER, link(problem=Problem("x", "The NAT is outside.")), [oslo], [away], agents, cidr=CIDR
     )
     assert kinds(drawn) == {
-        "oslo": "bad",
+        "g/oslo": "bad",
         "Link service": "bad",
         "Public internet": "bad",
         "Public entrance": "good",
         "dtest234": "bad",
     }
-    assert ways(drawn)["oslo", "Link service"] == "shut"
+    assert ways(drawn)["g/oslo", "Link service"] == "shut"
     assert ways(drawn)["Public internet", "Public entrance"] == "used"
 
 

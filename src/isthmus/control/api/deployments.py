@@ -19,6 +19,7 @@ from isthmus.wire.problems import Code
 
 TokenId = Annotated[str, Path(pattern=r"^[a-z2-7]{12}$")]
 Limit = Annotated[int, Query(ge=1, le=500)]
+Start = Annotated[int, Query(ge=0, le=1_000_000)]
 Name = Annotated[str, Query(max_length=512, pattern=r"^[^\x00]*$")]
 #: Where the next page begins: the deployment says so.
 Cursor = Annotated[str, Query(max_length=128, pattern=r"^[-+.:T0-9]+~[-0-9a-f]+$")]
@@ -40,6 +41,7 @@ def add(routes: APIRouter, core: Core) -> None:
     _add_settings(routes, core)
     _add_tokens(routes, core)
     _add_agents(routes, core)
+    _add_verifications(routes, core)
     _add_workloads(routes, core)
     _add_tallies(routes, core)
 
@@ -158,10 +160,15 @@ def _add_agents(routes: APIRouter, core: Core) -> None:
         name: Name | None = None,
         after: Name | None = None,
         limit: Limit = 100,
+        order: admin.AgentOrder | None = None,
+        health: admin.AgentHealth | None = None,
+        search: Name | None = None,
+        start: Start | None = None,
     ) -> admin.AgentPage:
-        """A page of agents by name, or the one agent called ``name``."""
+        """A page of agents. By name the next page begins after the last name; by urgency at a place, ``start``."""
         found = await core.operating.deployment(cluster_id, deployment_id)
-        return await found.agents(role=role, name=name, after=after, limit=limit)
+        chosen = {"order": order, "health": health, "search": search, "start": start}
+        return await found.agents(role=role, name=name, after=after, limit=limit, **chosen)
 
     @routes.get(_BELOW + paths.ADMIN_AGENT, operation_id="deployment_agent", responses=_asked(Code.AGENT_UNKNOWN))
     async def agent(cluster_id: ClusterId, deployment_id: DeploymentId, agent_id: UUID) -> admin.AgentView:
@@ -193,6 +200,25 @@ def _add_agents(routes: APIRouter, core: Core) -> None:
         """Have an agent verify its way to its plane; its report comes with a heartbeat after the next one."""
         return await (await core.operating.deployment(cluster_id, deployment_id)).order_probes(who, agent_id, body)
 
+    @routes.get(
+        _BELOW + paths.ADMIN_AGENT_LOG, operation_id="deployment_log_tail", responses=_asked(Code.AGENT_UNKNOWN)
+    )
+    async def log_tail(cluster_id: ClusterId, deployment_id: DeploymentId, agent_id: UUID) -> admin.LogTailView:
+        """The end of an agent's own log, if somebody asked for it in the last hour."""
+        return await (await core.operating.deployment(cluster_id, deployment_id)).log_tail(agent_id)
+
+    @routes.post(
+        _BELOW + paths.ADMIN_AGENT_LOG,
+        operation_id="order_deployment_log_tail",
+        status_code=202,
+        responses=_asked(Code.AGENT_UNKNOWN),
+    )
+    async def order_log_tail(
+        cluster_id: ClusterId, deployment_id: DeploymentId, agent_id: UUID, _body: admin.LogOrderRequest, who: Who
+    ) -> admin.LogTailView:
+        """Ask an agent for the end of its own log; it comes within a heartbeat. Who asked is the operator."""
+        return await (await core.operating.deployment(cluster_id, deployment_id)).order_log_tail(who, agent_id)
+
     @routes.post(
         _BELOW + paths.ADMIN_AGENT_VERB, operation_id="steer_deployment_agent", responses=_asked(Code.AGENT_UNKNOWN)
     )
@@ -205,6 +231,20 @@ def _add_agents(routes: APIRouter, core: Core) -> None:
 
 
 def _add_tallies(routes: APIRouter, core: Core) -> None:
+    @routes.get(_BELOW + paths.ADMIN_BUNDLES, operation_id="deployment_bundles", responses=_asked())
+    async def bundles(
+        cluster_id: ClusterId, deployment_id: DeploymentId, start: Start = 0, limit: Limit = 100
+    ) -> admin.BundlePage:
+        """A page of DAG bundles: who parses each, its files, DAGs and errors; those that nobody parses first."""
+        return await (await core.operating.deployment(cluster_id, deployment_id)).bundles(start=start, limit=limit)
+
+    @routes.get(_BELOW + paths.ADMIN_TRIGGERS, operation_id="deployment_triggers", responses=_asked())
+    async def triggers(
+        cluster_id: ClusterId, deployment_id: DeploymentId, start: Start = 0, limit: Limit = 100
+    ) -> admin.TriggersView:
+        """Who runs how many triggers, a page of them; and what nobody runs, that which nobody could run first."""
+        return await (await core.operating.deployment(cluster_id, deployment_id)).triggers(start=start, limit=limit)
+
     @routes.get(_BELOW + paths.ADMIN_QUEUES, operation_id="deployment_queues", responses=_asked())
     async def queues(cluster_id: ClusterId, deployment_id: DeploymentId) -> admin.QueuePage:
         """All queues: what waits, what runs, and which agents serve them; those that nobody serves first."""
@@ -214,6 +254,40 @@ def _add_tallies(routes: APIRouter, core: Core) -> None:
     async def throughput(cluster_id: ClusterId, deployment_id: DeploymentId) -> admin.ThroughputView:
         """How many workloads were settled in each minute of the last hour."""
         return await (await core.operating.deployment(cluster_id, deployment_id)).throughput()
+
+    @routes.get(_BELOW + paths.ADMIN_REFUSED, operation_id="deployment_refused", responses=_asked())
+    async def refused(
+        cluster_id: ClusterId, deployment_id: DeploymentId, before: Cursor | None = None, limit: Limit = 100
+    ) -> admin.RefusedPage:
+        """A page of those who were turned away at the door in the last day, the last one first."""
+        found = await core.operating.deployment(cluster_id, deployment_id)
+        return await found.refused(before=before, limit=limit)
+
+
+def _add_verifications(routes: APIRouter, core: Core) -> None:
+    @routes.get(_BELOW + paths.ADMIN_VERIFICATIONS, operation_id="deployment_verifications", responses=_asked())
+    async def verifications(
+        *,
+        cluster_id: ClusterId,
+        deployment_id: DeploymentId,
+        agent: Name | None = None,
+        before: Cursor | None = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    ) -> admin.VerificationPage:
+        """A page of verifications, newest first, of all agents or of the one called ``agent``."""
+        found = await core.operating.deployment(cluster_id, deployment_id)
+        return await found.verifications(agent=agent, before=before, limit=limit)
+
+    @routes.get(
+        _BELOW + paths.ADMIN_VERIFICATION,
+        operation_id="deployment_verification",
+        responses=_asked(Code.VERIFICATION_NOT_FOUND),
+    )
+    async def verification(
+        cluster_id: ClusterId, deployment_id: DeploymentId, verification_id: UUID
+    ) -> admin.VerificationView:
+        """One verification with its rows, as they come."""
+        return await (await core.operating.deployment(cluster_id, deployment_id)).verification(verification_id)
 
 
 def _add_workloads(routes: APIRouter, core: Core) -> None:

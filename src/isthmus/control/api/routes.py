@@ -12,7 +12,7 @@ from fastapi import Request as HttpRequest
 from pydantic import AwareDatetime, BaseModel, BeforeValidator
 
 from isthmus import __version__
-from isthmus.control import auditing, clusters, links, operators
+from isthmus.control import auditing, clusters, links, operators, proposing
 from isthmus.control.api import views
 from isthmus.control.api.documents import responses
 from isthmus.control.api.refusals import field
@@ -52,6 +52,9 @@ OperatorName = Annotated[str, Path(max_length=64, pattern=r"^[a-z0-9][-a-z0-9._@
 Limit = Annotated[int, Query(ge=1, le=500)]
 After = Annotated[str, Query(max_length=64, pattern=r"^[a-z0-9]+$")]
 Before = Annotated[int, Query(ge=1, le=2**62)]
+AfterName = Annotated[str, Query(max_length=64, pattern=r"^[a-z0-9][-a-z0-9._@]*$")]
+Find = Annotated[str, Query(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+PlanDigest = Annotated[str, Query(pattern=r"^[0-9a-f]{32}$")]
 Subject = Annotated[str, Query(max_length=200, pattern=r"^[a-z]+/[-a-z0-9._@]+$")]
 
 
@@ -235,52 +238,77 @@ def _add_links(routes: APIRouter, core: Core) -> None:
         async with core.database.begin() as database:
             await clusters.get(database, cluster_id)
             found = await links.get(database, cluster_id)
-            return views.link(found, await links.connections(database, cluster_id))
+            connected = await links.counts(database, cluster_id)
+        return views.link(found, connected, core.carrier.progress.of(cluster_id))
 
     @routes.put(
         paths.CONTROL_LINK,
         operation_id="publish_link",
         status_code=202,
-        responses=may(Code.CLUSTER_NOT_FOUND, Code.LINK_EXISTS),
+        responses=may(
+            Code.CLUSTER_NOT_FOUND, Code.LINK_EXISTS, Code.PLAN_CHANGED, Code.CLOUD_REFUSED, Code.CLOUD_UNAVAILABLE
+        ),
     )
-    async def publish(cluster_id: ClusterId, body: control.LinkBody, who: Who) -> control.LinkView:
-        """Publish a link, or change the one that there is. It is done in the background: look at its state."""
-        async with core.database.begin() as database:
-            cluster = await clusters.get(database, cluster_id)
-            wished = await links.publish(database, who, cluster, views.spec(body, cluster))
-            shown = views.link(wished, await links.connections(database, cluster_id))
+    async def publish(
+        cluster_id: ClusterId, body: control.LinkBody, who: Who, plan: PlanDigest | None = None
+    ) -> control.LinkView:
+        """Publish a link, or change the one that there is. It is done in the background: look at its state.
+
+        ``plan`` is the digest of the plan that was agreed to; without one the cloud is not asked first.
+        """
+        cluster = await _cluster(core, cluster_id)
+        wish = views.spec(body, cluster)
+        wished = await proposing.publish(core.database, core.carrier, who, cluster, wish, digest=plan)
         core.watch.wake()
-        return shown
+        return await _shown(core, wished)
 
     @routes.delete(
         paths.CONTROL_LINK,
         operation_id="unpublish_link",
         status_code=202,
-        responses=may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND, Code.LINK_IN_USE),
+        responses=may(
+            Code.CLUSTER_NOT_FOUND,
+            Code.LINK_NOT_FOUND,
+            Code.LINK_IN_USE,
+            Code.PLAN_CHANGED,
+            Code.CLOUD_REFUSED,
+            Code.CLOUD_UNAVAILABLE,
+        ),
     )
-    async def unpublish(cluster_id: ClusterId, who: Who, force: bool = False) -> control.LinkView:
-        """Unpublish the link, in the background. With ``force`` connected endpoints are cut off for good."""
-        async with core.database.begin() as database:
-            await clusters.get(database, cluster_id)
-            wished = await links.unpublish(database, who, cluster_id, force=force)
-            shown = views.link(wished, await links.connections(database, cluster_id))
+    async def unpublish(
+        *, cluster_id: ClusterId, who: Who, force: bool = False, plan: PlanDigest | None = None
+    ) -> control.LinkView:
+        """Unpublish the link, in the background. With ``force`` connected endpoints are cut off for good.
+
+        ``plan`` is the digest of the plan that was agreed to; without one the cloud is not asked first.
+        """
+        cluster = await _cluster(core, cluster_id)
+        wished = await proposing.unpublish(core.database, core.carrier, who, cluster, force=force, digest=plan)
         core.watch.wake()
-        return shown
+        return await _shown(core, wished)
 
     @routes.post(
         paths.CONTROL_LINK_PLAN,
         operation_id="plan_link",
-        responses=may(Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND, Code.CLOUD_REFUSED, Code.CLOUD_UNAVAILABLE),
+        responses=may(
+            Code.CLUSTER_NOT_FOUND, Code.LINK_NOT_FOUND, Code.LINK_EXISTS, Code.CLOUD_REFUSED, Code.CLOUD_UNAVAILABLE
+        ),
     )
     async def plan(cluster_id: ClusterId, body: control.LinkPlanRequest) -> control.PlanView:
         """What publishing or unpublishing would do now; nothing is changed."""
-        async with core.database.begin() as database:
-            cluster = await clusters.get(database, cluster_id)
-            if body.link is not None:
-                spec = views.spec(body.link, cluster).service
-            else:
-                spec = (await links.get(database, cluster_id)).spec.service
-        return views.plan(await core.carrier.plan(spec, unpublish=body.link is None, force=body.force))
+        cluster = await _cluster(core, cluster_id)
+        wish = None if body.link is None else views.spec(body.link, cluster)
+        return views.plan(await proposing.propose(core.database, core.carrier, cluster, wish, force=body.force))
+
+
+async def _cluster(core: Core, cluster_id: str) -> clusters.Cluster:
+    async with core.database.begin() as database:
+        return await clusters.get(database, cluster_id)
+
+
+async def _shown(core: Core, wished: links.Link) -> control.LinkView:
+    async with core.database.begin() as database:
+        return views.link(wished, await links.counts(database, wished.cluster_id))
 
 
 def _add_connections(routes: APIRouter, core: Core) -> None:
@@ -292,15 +320,19 @@ def _add_connections(routes: APIRouter, core: Core) -> None:
     async def connections(
         cluster_id: ClusterId,
         state: wire_names.ConnectionState | None = None,
+        find: Find | None = None,
         after: After | None = None,
         limit: Limit = 100,
     ) -> control.ConnectionPage:
-        """A page of connections, the oldest first; those that are gone only with ``state=disconnected``."""
+        """A page of connections, the oldest first; those that are gone only with ``state=disconnected``.
+
+        ``find`` is a part of the endpoint's id or of the request message.
+        """
         wanted = None if state is None else ConnectionState(state.value)
         async with core.database.begin() as database:
             await clusters.get(database, cluster_id)
             await links.get(database, cluster_id)
-            found = await links.page(database, cluster_id, state=wanted, after=after, limit=limit)
+            found = await links.page(database, cluster_id, state=wanted, after=after, limit=limit, containing=find)
         last = found[-1].connection_id if len(found) == limit else None
         return control.ConnectionPage(connections=tuple(views.connection(one) for one in found), next_after=last)
 
@@ -338,12 +370,18 @@ def _add_connections(routes: APIRouter, core: Core) -> None:
 
 def _add_expectations(routes: APIRouter, core: Core) -> None:
     @routes.get(paths.CONTROL_EXPECTATIONS, operation_id="expectations", responses=may(Code.CLUSTER_NOT_FOUND))
-    async def expectations(cluster_id: ClusterId) -> control.ExpectationPage:
-        """What is approved as it appears."""
+    async def expectations(
+        cluster_id: ClusterId, find: Find | None = None, after: After | None = None, limit: Limit | None = None
+    ) -> control.ExpectationPage:
+        """What is approved as it appears, newest first; all of it without ``limit``.
+
+        ``find`` is a part of the endpoint's or subscription's id, or of the reason.
+        """
         async with core.database.begin() as database:
             await clusters.get(database, cluster_id)
-            found = await links.expected(database, cluster_id)
-        return control.ExpectationPage(expectations=tuple(views.expectation(one) for one in found))
+            found = await links.expected_page(database, cluster_id, after=after, limit=limit, containing=find)
+        last = found[-1].expectation_id if found and len(found) == limit else None
+        return control.ExpectationPage(expectations=tuple(views.expectation(one) for one in found), next_after=last)
 
     @routes.post(
         paths.CONTROL_EXPECTATIONS,
@@ -381,11 +419,17 @@ def _add_expectations(routes: APIRouter, core: Core) -> None:
 
 def _add_operators(routes: APIRouter, core: Core) -> None:
     @routes.get(paths.CONTROL_OPERATORS, operation_id="operators")
-    async def list_operators() -> control.OperatorPage:
-        """All operators, without their tokens."""
+    async def list_operators(
+        find: Find | None = None,
+        is_active: bool | None = None,
+        after: AfterName | None = None,
+        limit: Limit | None = None,
+    ) -> control.OperatorPage:
+        """Operators by name, without their tokens; all of them without ``limit``. ``find`` is a part of the name."""
         async with core.database.begin() as database:
-            found = await operators.all_of_them(database)
-        return control.OperatorPage(operators=tuple(views.operator(one) for one in found))
+            found = await operators.listed(database, after=after, limit=limit, containing=find, is_active=is_active)
+        last = found[-1].name if found and len(found) == limit else None
+        return control.OperatorPage(operators=tuple(views.operator(one) for one in found), next_after=last)
 
     @routes.post(
         paths.CONTROL_OPERATORS,

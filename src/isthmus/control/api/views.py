@@ -1,18 +1,18 @@
 """Rows into the bodies of ``wire.control``: the one place where the two meet."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from isthmus.control.auditing import Entry
 from isthmus.control.clusters import Cluster, Deployment
 from isthmus.control.links import Connection, Expectation, Link, LinkSpec, Problem
 from isthmus.control.operators import Operator
 from isthmus.control.overviews import Overview, SeenAgent
+from isthmus.control.progress import StepProgress
+from isthmus.control.proposing import Proposal
 from isthmus.control.sights import Sight
-from isthmus.link.planning import Plan
 from isthmus.link.services import ServiceSpec
 from isthmus.link.states import PENDING_LIFETIME, ConnectionState
-from isthmus.link.steps import ProviderStep, kind_of
+from isthmus.link.steps import kind_of
 from isthmus.wire import control
 from isthmus.wire import names as wire_names
 from isthmus.wire.control import NoteView
@@ -76,7 +76,24 @@ def spec(body: control.LinkBody, one: Cluster) -> LinkSpec:
     return LinkSpec(service, body.inherits_approval)
 
 
-def link(one: Link, connections: Iterable[Connection]) -> control.LinkView:
+def body(one: LinkSpec) -> control.LinkBody:
+    """What a link should be, as it is asked for."""
+    service = one.service
+    return control.LinkBody(
+        service_id=service.service_id,
+        frontend_id=service.frontend_id,
+        nat_subnet_id=service.nat_subnet_id,
+        nat_addresses=service.nat_addresses,
+        visible_to=service.visible_to,
+        approved_at_once=service.approved_at_once,
+        has_proxy_protocol=service.has_proxy_protocol,
+        inherits_approval=one.inherits_approval,
+    )
+
+
+def link(
+    one: Link, connections: Mapping[ConnectionState, int], progress: Iterable[StepProgress] = ()
+) -> control.LinkView:
     """A link, with how many of its connections are in which state."""
     service = one.spec.service
     return control.LinkView(
@@ -91,19 +108,33 @@ def link(one: Link, connections: Iterable[Connection]) -> control.LinkView:
         approved_at_once=service.approved_at_once,
         has_proxy_protocol=service.has_proxy_protocol,
         inherits_approval=one.spec.inherits_approval,
-        connections=dict(Counter(item.state.value for item in connections)),
+        connections={state.value: number for state, number in connections.items()},
         problem=_note(one.problem),
         published_at=one.published_at,
         observed_at=one.observed_at,
+        progress=tuple(_progress(item) for item in progress),
     )
 
 
-def plan(one: Plan[ProviderStep]) -> control.PlanView:
-    """A plan."""
+def _progress(one: StepProgress) -> control.StepProgressView:
+    return control.StepProgressView(
+        kind=kind_of(one.step),
+        sentence=one.step.sentence,
+        state=one.state.value,
+        trouble=one.trouble,
+        since=one.since,
+        seconds=one.seconds,
+    )
+
+
+def plan(one: Proposal) -> control.PlanView:
+    """A plan, and the name for it."""
+    found = one.plan
     return control.PlanView(
-        steps=tuple(control.StepView(kind=kind_of(step), sentence=step.sentence) for step in one.steps),
-        warnings=tuple(NoteView(code=item.code.value, sentence=item.sentence) for item in one.warnings),
-        blocks=tuple(NoteView(code=item.code.value, sentence=item.sentence, hint=item.hint) for item in one.blocks),
+        steps=tuple(control.StepView(kind=kind_of(step), sentence=step.sentence) for step in found.steps),
+        warnings=tuple(NoteView(code=item.code.value, sentence=item.sentence) for item in found.warnings),
+        blocks=tuple(NoteView(code=item.code.value, sentence=item.sentence, hint=item.hint) for item in found.blocks),
+        digest=one.digest,
     )
 
 

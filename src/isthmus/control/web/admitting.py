@@ -4,19 +4,23 @@ A cookie is ``SameSite=Strict``, so other sites' requests come without it. What 
 that it comes from a page of ours (``Sec-Fetch-Site`` or ``Origin``), and carry the session's form token.
 """
 
+import dataclasses
 import hmac
+from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from isthmus.control import sessions
+from isthmus.control import auditing, sessions
 from isthmus.control.api.routes import Core, ProblemError
 from isthmus.control.errors import ControlRefusedError
 from isthmus.control.sessions import Session
-from isthmus.control.web.rendering import Pages, finished
-from isthmus.control.web.visits import PREFIX, Form, address
+from isthmus.control.web.rendering import FORM_TOKEN_PLACE, Pages, finished
+from isthmus.control.web.streaming import STREAMS_PER_SESSION
+from isthmus.control.web.visits import PREFIX, Form, Visit, address
+from isthmus.wire.control import OperatorRole
 from isthmus.wire.problems import Code, Problem, problem
 
 #: Where people are sent who have not signed in.
@@ -43,6 +47,30 @@ async def session_of(core: Core, request: Request) -> Session:
             return await sessions.find(database, secret)
     except ControlRefusedError:
         raise NotSignedInError from None
+
+
+def session_id(request: Request) -> str:
+    """Which session a request says that it is of, as the table names it."""
+    return sessions.digest(request.cookies.get(cookie_name(request), ""))
+
+
+async def admitted(core: Core, session_ids: Collection[str]) -> Mapping[str, OperatorRole]:
+    """The roles of those of these sessions that have not ended. Raises DatabaseError."""
+    async with core.database.begin() as database:
+        return await sessions.roles(database, session_ids)
+
+
+def shared(visit: Visit) -> Visit:
+    """A visit to the same page by nobody in particular in the same role: what it shows may be shown to all of them.
+
+    Nothing of the browser is left in it but the address that it asked for.
+    """
+    scope = dict(visit.request.scope)
+    scope["headers"] = [(name, value) for name, value in scope["headers"] if name == b"host"]
+    scope["client"] = None
+    operator = dataclasses.replace(visit.session.operator, name=auditing.ISTHMUS, created_by=auditing.ISTHMUS)
+    session = Session(operator, FORM_TOKEN_PLACE, visit.session.expires_at)
+    return Visit(visit.core, visit.health, Request(scope), session)
 
 
 def check_origin(request: Request) -> None:
@@ -122,6 +150,20 @@ def local(wanted: str | None) -> str:
         return FIRST_PAGE
     parts = urlsplit(wanted)
     return FIRST_PAGE if parts.scheme or parts.netloc or parts.path == SIGN_IN else wanted
+
+
+def too_many_pages() -> ProblemError:
+    """What somebody is told who has more pages open than one looks at."""
+    return ProblemError(
+        Problem(
+            type="urn:isthmus:problem:too_many_pages",
+            title="Too many pages are open",
+            status=429,
+            detail=f"{STREAMS_PER_SESSION} pages of this session are followed live already.",
+            code="too_many_pages",
+            hint="Close some. Pages that are loaded without following them are shown all the same.",
+        )
+    )
 
 
 def _foreign(detail: str) -> Problem:

@@ -7,13 +7,14 @@ to do: a way is ``used`` while a healthy agent comes by it.
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from isthmus.control.links import Connection, Link
-from isthmus.control.overviews import SeenAgent
+from isthmus.control.overviews import Crowd
 from isthmus.control.sights import Sight
+from isthmus.link import names
 from isthmus.link.states import ConnectionState
-from isthmus.wire.admin import AgentHealth
 from isthmus.wire.control import LinkState
 from isthmus.wire.names import PathKind
 from isthmus.wire.problems import Code
@@ -27,11 +28,17 @@ _COLUMNS: Final = (10, 350, 650)
 _MOST: Final = 6
 #: So many characters fit into a box.
 _FITS: Final = 30
+_TITLE_FITS: Final = 25
+#: So many agents are named where the pointer rests.
+_NAMED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A thing. ``kind`` is what it looks like: good, bad, waiting, plain. ``parts`` lead to its page."""
+    """A thing. ``kind`` is what it looks like: good, bad, waiting, plain. ``parts`` lead to its page.
+
+    ``heard`` is when one of its agents was heard last; ``agents`` are their names, as many as there are.
+    """
 
     x: int
     y: int
@@ -39,6 +46,8 @@ class Box:
     title: str
     text: str
     parts: tuple[str, ...] = ()
+    heard: datetime | None = None
+    agents: tuple[str, ...] = ()
 
     width: int = _BOX
     height: int = _HEIGHT
@@ -51,6 +60,28 @@ class Way:
     start: tuple[int, int]
     end: tuple[int, int]
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where agents come from: what its box says, and the way on from there."""
+
+    kind: str
+    title: str
+    text: str
+    parts: tuple[str, ...]
+    way: str
+    crowds: tuple[Crowd, ...] = ()
+
+    def box(self, y: int) -> Box:
+        heard = (one.last_heartbeat_at for one in self.crowds)
+        names_of = tuple(sorted(name for one in self.crowds for name in one.names)[:_NAMED])
+        further = sum(one.healthy + one.unhealthy for one in self.crowds) - len(names_of)
+        return Box(
+            *(_COLUMNS[0], y, self.kind, _cut(self.title, _TITLE_FITS), _cut(self.text), self.parts),
+            heard=max((one for one in heard if one is not None), default=None),
+            agents=(*names_of, f"and {further} more") if further > 0 else names_of,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +99,17 @@ def picture(
     link: Link | None,
     connections: Sequence[Connection],
     sights: Sequence[Sight],
-    agents: Sequence[SeenAgent],
+    crowds: Sequence[Crowd],
     *,
     cidr: str,
 ) -> Picture:
     """The picture of one cluster, whose own network is ``cidr``."""
-    by_public = [one for one in agents if one.agent.path is PathKind.PUBLIC]
     link_page = ("clusters", cluster_id, "link")
-    left = [_endpoint(one, agents, cluster_id) for one in connections[:_MOST]]
+    left = [_endpoint(one, crowds, cluster_id) for one in connections[:_MOST]]
     if len(connections) > _MOST:
-        left.append(("plain", f"{len(connections) - _MOST} further endpoints", "see all of them", link_page, "open"))
-    public = _public(by_public, cluster_id)
+        further = f"{len(connections) - _MOST} further endpoints"
+        left.append(_Origin("plain", further, "see all of them", link_page, "open"))
+    public = _public(crowds, cluster_id)
     rows = max(len(left) + 1, len(sights[:_MOST]), 2)
     height = rows * _STEP + 10
 
@@ -88,54 +119,53 @@ def picture(
     middle = 10 + (max(len(left), 1) - 1) * _STEP // 2
     link_box = Box(_COLUMNS[1], middle, kind, title, _cut(text), link_page)
     public_y = height - _STEP + 5
-    entrance = Box(_COLUMNS[1], public_y, "good" if public[3] == "used" else "plain", "Public entrance", "HTTPS", ())
+    entrance = Box(_COLUMNS[1], public_y, "good" if public.way == "used" else "plain", "Public entrance", "HTTPS", ())
     boxes += [link_box, entrance]
-    for index, (kind, title, text, parts, way) in enumerate(left):
-        box = Box(_COLUMNS[0], index * _STEP + 10, kind, _cut(title), _cut(text), parts)
+    for index, origin in enumerate(left):
+        box = origin.box(index * _STEP + 10)
         boxes.append(box)
-        ways.append(_way(box, link_box, way))
-    outside = Box(_COLUMNS[0], public_y, public[0], "Public internet", public[1], public[2])
+        ways.append(_way(box, link_box, origin.way))
+    outside = public.box(public_y)
     boxes.append(outside)
-    ways.append(_way(outside, entrance, public[3]))
+    ways.append(_way(outside, entrance, public.way))
     through = any(one.kind == "used" for one in ways if one.end[1] == _middle(link_box))
     for index, sight in enumerate(sights[:_MOST]):
         kind, text = _deployment(sight)
         name = sight.deployment.deployment_id
         box = Box(_COLUMNS[2], index * _STEP + 10, kind, name, text, ("clusters", cluster_id, "deployments", name))
         boxes.append(box)
-        own = [one for one in agents if one.sight.deployment.deployment_id == name and _is_well(one)]
-        used = {one.agent.path for one in own}
+        used = {one.path for one in crowds if one.deployment_id == name and one.healthy}
         ways.append(_way(link_box, box, "used" if PathKind.LINK in used and through else "open"))
         public_way = "kept" if _is_restricted(sight, cidr) else "open"
         ways.append(_way(entrance, box, "used" if PathKind.PUBLIC in used else public_way))
-    return Picture(height, tuple(boxes), tuple(ways), _words(cluster_id, link, connections, sights, agents))
+    return Picture(height, tuple(boxes), tuple(ways), _words(cluster_id, link, connections, sights, crowds))
 
 
-def _endpoint(
-    one: Connection, agents: Sequence[SeenAgent], cluster_id: str
-) -> tuple[str, str, str, tuple[str, ...], str]:
-    own = [
-        seen for seen in agents if seen.connection is not None and seen.connection.connection_id == one.connection_id
-    ]
-    well = sum(_is_well(seen) for seen in own)
-    ill = sum(seen.agent.health is AgentHealth.UNHEALTHY for seen in own)
-    title = one.endpoint_id.rpartition("/")[2]
-    parts = ("clusters", cluster_id, "link", "connections", one.connection_id)
+def _endpoint(one: Connection, crowds: Sequence[Crowd], cluster_id: str) -> _Origin:
+    own = tuple(
+        seen for seen in crowds if seen.connection is not None and seen.connection.connection_id == one.connection_id
+    )
+    title, parts = names.brief(one.endpoint_id), ("clusters", cluster_id, "link", "connections", one.connection_id)
     match one.state:
         case ConnectionState.APPROVED:
-            kind = "bad" if ill else "good" if well else "plain"
-            return kind, title, f"approved, {_agents(well, ill)}", parts, "used" if well else "open"
+            text = _agents(own) if own else "approved, no agent"
+            return _Origin(_kind(own), title, text, parts, "used" if _well(own) else "open", own)
         case ConnectionState.PENDING:
-            return "waiting", title, "pending: nobody has decided", parts, "waiting"
+            return _Origin("waiting", title, "pending: nobody has decided", parts, "waiting", own)
         case _:
-            return "bad", title, f"{one.state}, {_agents(well, ill)}", parts, "shut"
+            return _Origin("bad", title, f"{one.state}, {_agents(own)}", parts, "shut", own)
 
 
-def _public(agents: Sequence[SeenAgent], cluster_id: str) -> tuple[str, str, tuple[str, ...], str]:
-    well = sum(_is_well(one) for one in agents)
-    ill = sum(one.agent.health is AgentHealth.UNHEALTHY for one in agents)
-    kind = "bad" if ill else "good" if well else "plain"
-    return kind, _agents(well, ill), ("clusters", cluster_id), "used" if well else "open"
+def _public(crowds: Sequence[Crowd], cluster_id: str) -> _Origin:
+    own = tuple(one for one in crowds if one.path is PathKind.PUBLIC)
+    way = "used" if _well(own) else "open"
+    return _Origin(_kind(own), "Public internet", _agents(own), ("clusters", cluster_id), way, own)
+
+
+def _kind(crowds: Sequence[Crowd]) -> str:
+    if _ill(crowds):
+        return "bad"
+    return "good" if _well(crowds) else "plain"
 
 
 def _link(link: Link | None, connections: Sequence[Connection]) -> tuple[str, str, str]:
@@ -170,15 +200,22 @@ def _is_restricted(sight: Sight, cidr: str) -> bool:
     return bool(found) and all(isinstance(one, ipaddress.IPv4Network) and one.subnet_of(own) for one in found)
 
 
-def _agents(well: int, ill: int) -> str:
+def _agents(crowds: Sequence[Crowd]) -> str:
+    well, ill = _well(crowds), _ill(crowds)
     if not well and not ill:
         return "no agent"
     healthy = f"{well} {'agent' if well == 1 else 'agents'}"
-    return f"{healthy}, {ill} unhealthy" if ill else healthy
+    if not ill:
+        return healthy
+    return f"{healthy}, {ill} unhealthy" if well else f"{ill} unhealthy"
 
 
-def _is_well(one: SeenAgent) -> bool:
-    return one.agent.health is AgentHealth.HEALTHY
+def _well(crowds: Sequence[Crowd]) -> int:
+    return sum(one.healthy for one in crowds)
+
+
+def _ill(crowds: Sequence[Crowd]) -> int:
+    return sum(one.unhealthy for one in crowds)
 
 
 def _way(start: Box, end: Box, kind: str) -> Way:
@@ -189,8 +226,8 @@ def _middle(box: Box) -> int:
     return box.y + box.height // 2
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _FITS else f"{text[: _FITS - 1]}…"
+def _cut(text: str, fits: int = _FITS) -> str:
+    return text if len(text) <= fits else f"{text[: fits - 1]}…"
 
 
 def _words(
@@ -198,11 +235,11 @@ def _words(
     link: Link | None,
     connections: Sequence[Connection],
     sights: Sequence[Sight],
-    agents: Sequence[SeenAgent],
+    crowds: Sequence[Crowd],
 ) -> str:
-    through = sum(one.agent.path is PathKind.LINK and _is_well(one) for one in agents)
-    public = sum(one.agent.path is PathKind.PUBLIC and _is_well(one) for one in agents)
-    ill = sum(one.agent.health is AgentHealth.UNHEALTHY for one in agents)
+    through = _well([one for one in crowds if one.path is PathKind.LINK])
+    public = _well([one for one in crowds if one.path is PathKind.PUBLIC])
+    ill = _ill(crowds)
     state = "no private link" if link is None else f"a link that is {link.state}, {len(connections)} endpoints"
     return (
         f"Cluster {cluster_id}: {state}, {len(sights)} deployments; {through} healthy agents come through the link, "

@@ -1,7 +1,9 @@
 """An hour of workloads as bars: what a plot's template draws, and the words for who does not see it. Pure."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from isthmus.control.web import times
@@ -10,6 +12,7 @@ from isthmus.wire.admin import MinuteView
 #: In the plot's own units, which the page scales.
 WIDTH: Final = 720
 HEIGHT: Final = 120
+_ENDS: Final = ("succeeded", "failed", "lost", "cancelled")
 _GAP: Final = 2
 #: Below this, bars would say that little is much.
 _LEAST_TOP: Final = 10
@@ -58,6 +61,15 @@ def throughput(minutes: Sequence[MinuteView]) -> Plot:
             )
         )
     return Plot(tuple(bars), top, _words(minutes, totals))
+
+
+def together(hours: Iterable[Sequence[MinuteView]]) -> list[MinuteView]:
+    """The last hours of several deployments as one. Their clocks may be a minute apart: the latest sixty are shown."""
+    sums: dict[datetime, Counter[str]] = {}
+    for hour in hours:
+        for one in hour:
+            sums.setdefault(one.at, Counter()).update({name: getattr(one, name) for name in _ENDS})
+    return [MinuteView(at=at, **{name: sums[at][name] for name in _ENDS}) for at in sorted(sums)[-60:]]
 
 
 def _bad(one: MinuteView) -> int:

@@ -2,10 +2,14 @@
 
 Everything that a template prints is escaped, unless it was made here. A live region is a template of its own, printed
 into an element whose ``data-live`` is a digest of it: the event stream sends a region when its digest is another one.
+
+Regions are shared by all who look in the same role, so their templates are not given anything that is of one session:
+to ask for it is an error. Where a form needs its session's token there is ``FORM_TOKEN_PLACE`` until a region goes out.
 """
 
 import hashlib
 import json
+import secrets
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +27,7 @@ from isthmus import __version__
 from isthmus.control.web import amounts, times
 from isthmus.control.web.assets import Assets
 from isthmus.control.web.visits import PREFIX, Notice, View, Visit, address
+from isthmus.link import names
 from isthmus.wire.problems import Problem
 
 #: What the browser is let do: our own files, forms and event streams; nothing inline, nothing of anybody else's.
@@ -55,14 +60,33 @@ THEME_COOKIE: Final = "isthmus_theme"
 THEMES: Final = ("auto", "light", "dark")
 NOTICE_COOKIE: Final = "isthmus_notice"
 
+#: Stands for a session's form token in what is shared. Nobody is told it, so nothing that others write can hold it.
+FORM_TOKEN_PLACE: Final = secrets.token_urlsafe(32)
+#: What a whole page may say and a region may not.
+_OF_ONE_VISITOR: Final = ("theme", "notice", "form", "problem")
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A live part of a page."""
+    """A live part of a page, the same for all sessions of a role: ``FORM_TOKEN_PLACE`` is in place of form tokens."""
 
     name: str
     html: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _AnySession:
+    """What a region is told of the session that it is shown to."""
+
+    form_token: str = FORM_TOKEN_PLACE
+
+
+@dataclass(frozen=True, slots=True)
+class _AnyVisit:
+    """What a region is told of the visit: the page's address."""
+
+    here: str
 
 
 class Pages:
@@ -83,8 +107,10 @@ class Pages:
             version=__version__,
         )
         self._environment.filters.update(
+            machine=times.machine,
+            yaml=_yaml,
             when=_when,
-            short_id=_short_id,
+            short_id=names.brief,
             took=times.duration,
             size=amounts.size,
             percent=amounts.percent,
@@ -125,21 +151,28 @@ class Pages:
             "theme": theme_of(visit.request),
             "section": view.section,
             "title": view.title,
-            "is_live": bool(view.live),
+            "parts": ",".join(_region_name(name) for name in view.live),
             "form": visit.form,
             "problem": visit.problem,
             **view.values,
         }
 
     def _region(self, name: str, values: Mapping[str, Any]) -> Region:
-        html = self._environment.get_template(f"{name}.html").render(values)
-        return Region(f"live-{name.replace('/', '-')}", html, hashlib.sha256(html.encode()).hexdigest()[:16])
+        shared = {key: value for key, value in values.items() if key not in _OF_ONE_VISITOR}
+        shared |= {"session": _AnySession(), "visit": _AnyVisit(values["visit"].here)}
+        html = self._environment.get_template(f"{name}.html").render(shared)
+        return Region(_region_name(name), html, hashlib.sha256(html.encode()).hexdigest()[:16])
 
     @pass_context
     def _live(self, context: Context, name: str) -> Markup:
         region = self._region(name, context.get_all())
-        html = Markup(region.html)  # noqa: S704 - a template's output: what was put into it is escaped
+        html = Markup(region.html.replace(FORM_TOKEN_PLACE, context["session"].form_token))  # noqa: S704 - a template's output: what was put into it is escaped
         return Markup('<div id="{}" data-live="{}">{}</div>').format(region.name, region.digest, html)
+
+
+def _region_name(template: str) -> str:
+    """The id of the element that a live template is in."""
+    return f"live-{template.replace('/', '-')}"
 
 
 def finished(response: Response, request: Request) -> Response:
@@ -175,9 +208,9 @@ def _when(moment: datetime | None, otherwise: str = times.NOTHING) -> Markup:
     )
 
 
-def _short_id(resource_id: str) -> str:
-    """The name at the end of an Azure resource id."""
-    return resource_id.rpartition("/")[2]
+def _yaml(value: object) -> str:
+    """A text or a list of texts on one line of YAML: JSON is YAML."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _json(value: object) -> str:

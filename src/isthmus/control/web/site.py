@@ -6,6 +6,7 @@ it was sent from.
 
 import asyncio
 import dataclasses
+import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from isthmus.control.api import refusals
@@ -28,14 +29,19 @@ from isthmus.control.web.pages import (
     access,
     agents,
     audit,
+    bundles,
     clusters,
     connections,
     deployments,
     guides,
     operators,
     overview,
+    publishing,
     queues,
+    refused,
     tokens,
+    triggers,
+    verifying,
     workloads,
 )
 from isthmus.control.web.rendering import NOTICE_COOKIE, THEME_COOKIE, THEMES, Pages, Region, finished, notice_of
@@ -50,10 +56,15 @@ PAGES: Final = (
     *agents.PAGES,
     *tokens.PAGES,
     *queues.PAGES,
+    *bundles.PAGES,
+    *triggers.PAGES,
+    *verifying.PAGES,
+    *refused.PAGES,
     *workloads.PAGES,
     *access.PAGES,
     *clusters.PAGES,
     *connections.PAGES,
+    *publishing.PAGES,
     *guides.PAGES,
     *operators.PAGES,
     *audit.PAGES,
@@ -85,9 +96,9 @@ class _Site:
     def __init__(self, core: Core, health: Health, stopping: asyncio.Event) -> None:
         self._core = core
         self._health = health
-        self._stopping = stopping
         self._assets = Assets()
         self._pages = Pages(self._assets)
+        self._lives = streaming.Lives(functools.partial(admitting.admitted, core), stopping)
 
     def routes(self, pages: Sequence[Page]) -> list[Route]:
         return [
@@ -121,7 +132,7 @@ class _Site:
             if request.method == "POST":
                 return await self._act(page, visit)
             if "text/event-stream" in request.headers.get("accept", ""):
-                return finished(streaming.stream(self._look(page, request), self._stopping), request)
+                return self._follow(page, visit)
             return await self._show(page, visit)
 
         return answer
@@ -131,7 +142,8 @@ class _Site:
         if isinstance(shown, Download):
             disposition = f"attachment; filename*=UTF-8''{quote(shown.name)}"
             headers = {"content-disposition": disposition}
-            return finished(Response(shown.content, headers=headers, media_type=shown.content_type), visit.request)
+            content = StreamingResponse(shown.content, headers=headers, media_type=shown.content_type)
+            return finished(content, visit.request)
         return self._pages.page(visit, shown, notice_of(visit.request))
 
     async def _act(self, page: Page, visit: Visit) -> Response:
@@ -154,19 +166,34 @@ class _Site:
             _keep_notice(response, done.notice, visit.request)
         return finished(response, visit.request)
 
-    def _look(self, page: Page, request: Request) -> streaming.Look:
+    def _follow(self, page: Page, visit: Visit) -> Response:
+        """The page's event stream, made once for all who have it open in the same role."""
+        request, session = visit.request, visit.session
+        shared = admitting.shared(visit)
+        key = (str(request.url), session.operator.role)
+        try:
+            stream = self._lives.stream(
+                key,
+                self._look(page, shared),
+                session_id=admitting.session_id(request),
+                role=session.operator.role,
+                form_token=session.form_token,
+            )
+        except streaming.TooManyError:
+            raise admitting.too_many_pages() from None
+        return finished(stream, request)
+
+    def _look(self, page: Page, shared: Visit) -> streaming.Look:
         async def look() -> list[Region]:
             try:
-                session = await admitting.session_of(self._core, request)
-                visit = Visit(self._core, self._health, request, session)
-                view = await page.show(visit)
-            except (NotSignedInError, ProblemError) as error:
+                view = await page.show(shared)
+            except ProblemError as error:
                 raise streaming.GoneError from error
             except IsthmusError as error:
                 if error.retryable:
                     raise
                 raise streaming.GoneError from error
-            return [] if isinstance(view, Download) else self._pages.regions(visit, view)
+            return [] if isinstance(view, Download) else self._pages.regions(shared, view)
 
         return look
 

@@ -1,6 +1,6 @@
 """What a page is given, and what it gives back."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, quote, urlencode
@@ -63,11 +63,11 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file."""
+    """A file, in parts as they are made. What fails in the middle breaks the download off: it does not look whole."""
 
     name: str
     content_type: str
-    content: bytes
+    content: AsyncIterator[bytes]
 
 
 class Form(dict[str, str]):
@@ -141,6 +141,11 @@ class Visit:
         """This page's own address, with its state."""
         url = self.request.url
         return f"{url.path}?{url.query}" if url.query else url.path
+
+
+def number(visit: Visit, name: str) -> int:
+    """A number in the address; 0 without one. Raises ProblemError."""
+    return Form({name: visit.query(name) or ""}).number(name) or 0
 
 
 Show: TypeAlias = Callable[[Visit], Awaitable[View | Download]]

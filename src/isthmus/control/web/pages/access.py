@@ -1,7 +1,8 @@
 """A deployment's Settings › Advanced: the allow list, and who would be cut off by another one.
 
 What another list would do is a page with an address, because nothing is changed by it: ``try`` is what was typed,
-``to`` is ``cluster``. From there it is put in force.
+``to`` is ``cluster``. The deployment itself says who would be cut off (a dry run), and from there it is put in force:
+for those alone who were shown.
 """
 
 import ipaddress
@@ -10,11 +11,13 @@ from typing import Any, Final
 from isthmus.control import clusters
 from isthmus.control.api.refusals import field
 from isthmus.control.api.routes import ProblemError
+from isthmus.control.errors import ControlRefusedError
 from isthmus.control.operating import OperatedDeployment
 from isthmus.control.web.pages.deployments import BASE, asked, operated_by
 from isthmus.control.web.visits import Form, Moved, Notice, Page, View, Visit, address, body_of
 from isthmus.wire import admin
 from isthmus.wire.admin import RestrictionOutcome
+from isthmus.wire.problems import Code
 
 _SAID: Final = {
     RestrictionOutcome.RESTRICTED: "Only {ranges} may come in now.",
@@ -48,15 +51,24 @@ async def access(visit: Visit) -> View:
 
 async def restrict(visit: Visit, form: Form) -> Moved:
     """Put a list in force."""
-    body = body_of(admin.RestrictionRequest, ranges=_ranges(form.lines("ranges")), force=form.get("force") == "true")
-    made = await (await operated_by(visit)).restrict(visit.actor, body)
-    return _moved(visit, made)
+    ranges = _ranges(form.lines("ranges"))
+    operated = await operated_by(visit)
+    planned = await operated.restrict(visit.actor, body_of(admin.RestrictionRequest, ranges=ranges, dry_run=True))
+    if new := _names(planned) - set(form.lines("cut_off")):
+        raise ControlRefusedError(Code.PLAN_CHANGED, f"{len(new)} more would be cut off than were shown.")
+    body = body_of(admin.RestrictionRequest, ranges=ranges, force=form.get("force") == "true")
+    return _moved(visit, await operated.restrict(visit.actor, body))
 
 
 async def unrestrict(visit: Visit, form: Form) -> Moved:
     """Let every address in."""
     made = await (await operated_by(visit)).unrestrict(visit.actor)
     return _moved(visit, made)
+
+
+def _names(planned: admin.RestrictionView) -> set[str]:
+    """Who would be cut off, by the deployment's own reckoning."""
+    return {str(one.agent_id) for one in planned.cut_off}
 
 
 def _moved(visit: Visit, made: admin.RestrictionView) -> Moved:

@@ -8,15 +8,19 @@ from isthmus import __version__
 from isthmus.control.api.refusals import field
 from isthmus.control.api.routes import ProblemError
 from isthmus.control.operating import OperatedDeployment
-from isthmus.control.overviews import SeenAgent
+from isthmus.control.web.pages import verifying
 from isthmus.control.web.pages.deployments import BASE, asked, operated_by
-from isthmus.control.web.visits import Act, Form, Moved, Notice, Page, View, Visit, address
+from isthmus.control.web.visits import Act, Form, Moved, Notice, Page, View, Visit, address, number
 from isthmus.wire import admin
-from isthmus.wire.admin import AgentHealth
+from isthmus.wire.admin import AgentHealth, AgentOrder
 from isthmus.wire.names import Role
 
 _PAGE: Final = 50
+#: Where no deployment has an agent any more, and its admin API still answers.
+_FURTHEST: Final = 1_000_000
 _WORKLOADS: Final = 10
+#: Of the log tail so many lines are on the page; the command prints all.
+_LOG_LINES: Final = 200
 
 _SAID: Final = {
     "cordon": "gets no new work. What it runs goes on.",
@@ -30,21 +34,29 @@ async def agents(visit: Visit) -> View:
     wanted = {name: visit.query(name) for name in ("health", "role", "name")}
     _check(wanted)
 
+    start = min(number(visit, "start"), _FURTHEST)
+
     async def ask(operated: OperatedDeployment) -> dict[str, Any]:
-        await operated.show()  # says why it cannot be asked, where a look would only show what was seen last
-        overview = await visit.core.operating.overview(visit.part("cluster_id"))
-        own = [one for one in overview.agents if one.sight.deployment.deployment_id == visit.part("deployment_id")]
-        shown = sorted((one for one in own if _is_wanted(one, wanted)), key=_urgency)
-        start = _start(visit.query("start"))
+        page = await operated.agents(
+            order=AgentOrder.URGENCY,
+            health=wanted["health"],
+            role=wanted["role"],
+            search=wanted["name"],
+            start=start,
+            limit=_PAGE,
+        )
+        sight, shown = await operated.explained(page.agents)
         base = ("clusters", visit.part("cluster_id"), "deployments", visit.part("deployment_id"), "agents")
+        view, matching = sight.view, page.matching or 0
+        known = 0 if view is None else view.agents_healthy + view.agents_unhealthy + view.agents_left
         return {
-            "agents": shown[start : start + _PAGE],
-            "count": len(shown),
-            "all": len(own),
-            "unhealthy": sum(one.agent.health is AgentHealth.UNHEALTHY for one in own),
+            "agents": shown,
+            "count": matching,
+            "all": max(known, matching) if any(wanted.values()) or start else matching,
+            "unhealthy": 0 if view is None else view.agents_unhealthy,
             "wanted": wanted,
             "start": start,
-            "next": address(*base, **wanted, start=start + _PAGE) if len(shown) > start + _PAGE else None,
+            "next": None if page.next_start is None else address(*base, **wanted, start=page.next_start),
             "first": address(*base, **wanted),
             "plane_version": __version__,
             "skewed": _skewed,
@@ -59,30 +71,40 @@ async def agent(visit: Visit) -> View:
 
     async def ask(operated: OperatedDeployment) -> dict[str, Any]:
         found = await operated.agent(agent_id)
-        overview = await visit.core.operating.overview(visit.part("cluster_id"))
-        seen = next((one for one in overview.agents if one.agent.agent_id == agent_id), None)
+        _, (seen,) = await operated.explained((found,))
         work = await operated.workloads(agent_id=agent_id, limit=_WORKLOADS)
         return {
             "agent": found,
             "seen": seen,
             "workloads": work.workloads,
+            "log": await operated.log_tail(agent_id),
+            "log_shown": _LOG_LINES,
             "skewed": _skewed,
             "plane_version": __version__,
             "now": datetime.now(UTC),
         }
 
-    return await asked(visit, "agent", "Agent", ask, ("deployments/agent_facts", "deployments/agent_report"))
+    return await asked(
+        visit, "agent", "Agent", ask, ("deployments/agent_facts", "deployments/agent_report", "deployments/agent_log")
+    )
 
 
 async def register(visit: Visit) -> View:
     """How to start another agent: the command and its files, filled in."""
     wanted = {name: visit.query(name) for name in ("name", "role", "queues", "slots")}
-    role = wanted["role"] or Role.WORKER.value
-    if role not in list(Role):
-        raise ProblemError(field("role", f"is none of {', '.join(Role)}"))
+    asked_for = {one.strip() for one in (wanted["role"] or "").split(",") if one.strip()}
+    if not asked_for <= set(Role):
+        raise ProblemError(field("role", f"is none of {', '.join(Role)}, nor several of them"))
+    # In the order of roles; nothing when it is all of them, which is what an agent does by itself.
+    role = ",".join(one for one in Role if one in asked_for and len(asked_for) < len(Role))
 
     async def ask(operated: OperatedDeployment) -> dict[str, Any]:
-        return {"wanted": {**wanted, "role": role}, "roles": [one.value for one in Role]}
+        return {
+            "wanted": {**wanted, "role": role},
+            "roles": list(dict.fromkeys([*Role, role] if role else Role)),
+            "parses": not role or Role.DAG_PROCESSOR in role.split(","),
+            "plane_version": __version__,
+        }
 
     return await asked(visit, "register", "Register a remote agent", ask)
 
@@ -109,8 +131,13 @@ async def verify(visit: Visit, form: Form) -> Moved:
     operated = await operated_by(visit)
     ranges = (await operated.allow_list()).ranges
     body = admin.ProbesRequest(public_allowed=not ranges)
-    found = await operated.order_probes(visit.actor, _which(visit, form), body)
-    return Moved(visit.here, Notice(f"{found.name} is asked to verify its way. Its report comes with a heartbeat."))
+    return await verifying.ordered(visit, operated, _which(visit, form), body)
+
+
+async def log(visit: Visit, form: Form) -> Moved:
+    """Ask an agent for the end of its own log."""
+    await (await operated_by(visit)).order_log_tail(visit.actor, _which(visit, form))
+    return Moved(f"{visit.here}#log")
 
 
 def _which(visit: Visit, form: Form) -> UUID:
@@ -131,34 +158,13 @@ def _check(wanted: dict[str, str | None]) -> None:
         raise ProblemError(field("role", f"is none of {', '.join(Role)}"))
 
 
-def _is_wanted(one: SeenAgent, wanted: dict[str, str | None]) -> bool:
-    return (
-        wanted["health"] in (None, one.agent.health.value)
-        and wanted["role"] in (None, one.agent.role.value)
-        and (wanted["name"] or "").lower() in one.agent.name.lower()
-    )
-
-
-def _urgency(one: SeenAgent) -> tuple[int, str]:
-    order = (AgentHealth.UNHEALTHY, AgentHealth.HEALTHY, AgentHealth.LEFT)
-    return order.index(one.agent.health), one.agent.name
-
-
 def _skewed(one: admin.AgentView) -> bool:
     """Whether an agent is of another minor version than the plane."""
     theirs = one.versions.get("isthmus")
     return theirs is not None and theirs.split(".")[:2] != __version__.split(".")[:2]
 
 
-def _start(text: str | None) -> int:
-    if text is None:
-        return 0
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
-        raise ProblemError(field("start", "is not a number"))
-    return int(text)
-
-
-_ACTS: Final = {verb: _steering(verb) for verb in _SAID} | {"remove": remove, "verify": verify}
+_ACTS: Final = {verb: _steering(verb) for verb in _SAID} | {"remove": remove, "verify": verify, "log": log}
 
 PAGES: Final = (
     Page(f"{BASE}/agents", agents, _ACTS),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,13 +12,13 @@ from isthmus.control.api import views
 from isthmus.control.api.refusals import field
 from isthmus.control.api.routes import ProblemError
 from isthmus.control.auditing import Filter
+from isthmus.control.databases import Database
 from isthmus.control.web import times
 from isthmus.control.web.visits import Download, Page, View, Visit, address
 from isthmus.wire.control import AuditEntry
 
 _PAGE: Final = 50
-#: A file has at most so many entries, the newest; filters choose others.
-_MOST: Final = 20_000
+#: So many entries of a file are read at a time.
 _STEP: Final = 1000
 _FIELDS: Final = ("operator", "action", "subject", "since", "until")
 #: What spreadsheets take for a formula at the beginning of a cell.
@@ -46,36 +47,60 @@ async def log(visit: Visit) -> View:
 
 
 async def export(visit: Visit) -> Download:
-    """The entries that the filter lets through, as a file."""
+    """All entries that the filter lets through, as a file. They are read as they are sent, the newest first."""
     form = visit.query("format") or "csv"
     if form not in ("csv", "json"):
         raise ProblemError(field("format", "is csv or json"))
     which = _filter({name: visit.query(name) for name in _FIELDS})
-    entries: list[AuditEntry] = []
-    before: int | None = None
-    async with visit.core.database.begin() as database:
-        while len(entries) < _MOST:
-            found = await auditing.entries(database, before=before, limit=_STEP, which=which)
-            entries += [views.entry(one) for one in found]
-            if len(found) < _STEP:
-                break
-            before = found[-1].entry_id
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    steps = _steps(visit.core.database, which)
+    first: list[AuditEntry] = await anext(steps, [])  # what is wrong from the start is an answer, not half of a file
+    name = f"isthmus-audit-{datetime.now(UTC).strftime('%Y%m%d-%H%M%S')}"
     if form == "json":
-        text = json.dumps([one.model_dump(mode="json") for one in entries], indent=1, ensure_ascii=False)
-        return Download(f"isthmus-audit-{stamp}.json", "application/json", text.encode())
-    return Download(f"isthmus-audit-{stamp}.csv", "text/csv; charset=utf-8", _csv(entries).encode())
+        return Download(f"{name}.json", "application/json", _json(first, steps))
+    return Download(f"{name}.csv", "text/csv; charset=utf-8", _csv(first, steps))
 
 
-def _csv(entries: list[AuditEntry]) -> str:
+async def _steps(database: Database, which: Filter) -> AsyncIterator[list[AuditEntry]]:
+    """The log from the newest to the oldest entry, in transactions of its own each: a file may take minutes."""
+    before: int | None = None
+    while True:
+        async with database.begin() as connection:
+            found = await auditing.entries(connection, before=before, limit=_STEP, which=which)
+        if found:
+            yield [views.entry(one) for one in found]
+        if len(found) < _STEP:
+            return
+        before = found[-1].entry_id
+
+
+async def _json(first: list[AuditEntry], rest: AsyncIterator[list[AuditEntry]]) -> AsyncIterator[bytes]:
+    yield b"["
+    between = "\n"
+    async for entries in _after(first, rest):
+        texts = [json.dumps(one.model_dump(mode="json"), ensure_ascii=False) for one in entries]
+        yield (between + ",\n".join(texts)).encode()
+        between = ",\n"
+    yield b"\n]\n"
+
+
+async def _csv(first: list[AuditEntry], rest: AsyncIterator[list[AuditEntry]]) -> AsyncIterator[bytes]:
     sheet = io.StringIO()
     writer = csv.writer(sheet)
     writer.writerow(("id", "at", "operator", "source_address", "action", "subject", "before", "after"))
-    for one in entries:
-        halves = (json.dumps(half, ensure_ascii=False) if half else "" for half in (one.before, one.after))
-        cells = (one.operator, one.source_address or "", one.action, one.subject, *halves)
-        writer.writerow((one.entry_id, times.machine(one.at), *(_plain(cell) for cell in cells)))
-    return sheet.getvalue()
+    async for entries in _after(first, rest):
+        for one in entries:
+            halves = (json.dumps(half, ensure_ascii=False) if half else "" for half in (one.before, one.after))
+            cells = (one.operator, one.source_address or "", one.action, one.subject, *halves)
+            writer.writerow((one.entry_id, times.machine(one.at), *(_plain(cell) for cell in cells)))
+        yield sheet.getvalue().encode()
+        sheet.seek(0)
+        sheet.truncate()
+
+
+async def _after(first: list[AuditEntry], rest: AsyncIterator[list[AuditEntry]]) -> AsyncIterator[list[AuditEntry]]:
+    yield first
+    async for entries in rest:
+        yield entries
 
 
 def _plain(cell: str) -> str:

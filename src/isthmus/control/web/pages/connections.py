@@ -1,19 +1,23 @@
 """A cluster's private link: its alias, its connections and what to do about them, what is expected."""
 
+import functools
+from collections.abc import Mapping
 from typing import Any, Final
 
 from isthmus.control import auditing, clusters, links
 from isthmus.control.api import traffic, views
 from isthmus.control.api.refusals import field
 from isthmus.control.api.routes import ProblemError
+from isthmus.control.web.pages import reports
 from isthmus.control.web.visits import Form, Moved, Notice, Page, View, Visit, address, body_of
 from isthmus.link import names, states
 from isthmus.link.states import ConnectionState, Decision
 from isthmus.wire import control
 from isthmus.wire.control import ExpectationKind, Verb
 
-#: So many connections are on a page.
+#: So many connections, and so much that is expected, are on a page.
 _PAGE: Final = 50
+_LONGEST: Final = 200
 #: So much of a connection's history is shown; the rest is in the audit log.
 _HISTORY: Final = 20
 
@@ -25,34 +29,49 @@ _DONE: Final = {
 
 
 async def link(visit: Visit) -> View:
-    """The link, its connections, the oldest first, and what is expected."""
+    """The link, its connections, the oldest first, what is expected, and how agents find the way."""
     cluster_id = visit.part("cluster_id")
-    wanted = _state(visit.query("state"))
+    #: The state of both lists is in the address, each with names of its own.
+    asked = {name: visit.query(name) for name in ("state", "find", "after", "expected", "expected_after")}
+    wanted = _state(asked["state"])
+    _check_lengths(asked)
     async with visit.core.database.begin() as database:
         cluster = await clusters.get(database, cluster_id)
         found = await links.find(database, cluster_id)
-        values: dict[str, Any] = {"cluster": views.cluster(cluster, ()), "link": None, "state": wanted}
+        values: dict[str, Any] = {"cluster": views.cluster(cluster, ()), "link": None}
         if found is not None:
-            connected = await links.connections(database, cluster_id)
-            page = await links.page(database, cluster_id, state=wanted, after=visit.query("after"), limit=_PAGE + 1)
-            expected = await links.expected(database, cluster_id)
+            page = await links.page(
+                database, cluster_id, state=wanted, after=asked["after"], limit=_PAGE + 1, containing=asked["find"]
+            )
+            expected = await links.expected_page(
+                database, cluster_id, after=asked["expected_after"], limit=_PAGE + 1, containing=asked["expected"]
+            )
+            here = functools.partial(_address, cluster_id, asked)
             values |= {
-                "link": views.link(found, connected),
+                "link": views.link(
+                    found, await links.counts(database, cluster_id), visit.core.carrier.progress.of(cluster_id)
+                ),
+                "asked": asked,
+                "state": wanted,
                 "connections": [views.connection(one) for one in page[:_PAGE]],
-                "next": _next(cluster_id, wanted, page),
-                "expectations": [views.expectation(one) for one in expected],
+                "first": here(after=None) if asked["after"] else None,
+                "next": here(after=page[_PAGE - 1].connection_id) if len(page) > _PAGE else None,
+                "expectations": [views.expectation(one) for one in expected[:_PAGE]],
+                "expected_first": here(expected_after=None) if asked["expected_after"] else None,
+                "expected_next": (
+                    here(expected_after=expected[_PAGE - 1].expectation_id) if len(expected) > _PAGE else None
+                ),
                 "can": _can,
-                "traffic": traffic.view(cluster_id, visit.core.carrier.meter.glance(found.spec.service.service_id)),
             }
-    live = (
-        "clusters/link_facts",
-        "clusters/link_traffic",
-        "clusters/link_connections",
-        "clusters/link_expectations",
-    )
-    return View(
-        "clusters/link.html", f"Private link of {cluster_id}", "clusters", values, () if found is None else live
-    )
+    if found is not None and found.alias:
+        values |= {
+            "traffic": traffic.view(cluster_id, visit.core.carrier.meter.glance(found.spec.service.service_id)),
+            "reports": await reports.through_link(visit, cluster_id),
+            "reports_shown": reports.SHOWN,
+            "worst": reports.worst,
+        }
+    live = _LIVE if found is None else _LIVE_ON_ITS_WAY if not found.alias else _LIVE_WITH_A_LINK
+    return View("clusters/link.html", f"Private link of {cluster_id}", "clusters", values, live)
 
 
 async def connection(visit: Visit) -> View:
@@ -137,12 +156,26 @@ def _state(text: str | None) -> ConnectionState | None:
         raise ProblemError(field("state", "is no state of a connection")) from None
 
 
-def _next(cluster_id: str, state: ConnectionState | None, page: Any) -> str | None:
-    if len(page) <= _PAGE:
-        return None
-    return address("clusters", cluster_id, "link", state=state, after=page[_PAGE - 1].connection_id)
+def _check_lengths(asked: Mapping[str, str | None]) -> None:
+    for name, text in asked.items():
+        if text is not None and len(text) > _LONGEST:
+            raise ProblemError(field(name, f"is longer than {_LONGEST} characters"))
 
 
+def _address(cluster_id: str, asked: Mapping[str, str | None], **changes: str | None) -> str:
+    """This page in another state."""
+    return address("clusters", cluster_id, "link", **{**asked, **changes})
+
+
+#: The page has other parts while there is no link, until its alias is there, and from then on.
+_LIVE: Final = ("clusters/link_progress",)
+_LIVE_ON_ITS_WAY: Final = (*_LIVE, "clusters/link_facts", "clusters/link_expectations")
+_LIVE_WITH_A_LINK: Final = (
+    *_LIVE_ON_ITS_WAY,
+    "clusters/link_traffic",
+    "clusters/link_connections",
+    "clusters/link_reports",
+)
 _DECISIONS: Final = {verb.value: decide for verb in Verb}
 
 PAGES: Final = (

@@ -21,7 +21,7 @@ _PAGE: Final = 50
 
 async def listed(visit: Visit) -> View:
     """All deployments, and how they are doing."""
-    overview = await visit.core.operating.overview()
+    overview = await visit.core.operating.summary()
     after = visit.query("after") or ""
     rows = [(cluster, sight) for cluster, sight in overview.deployments if sight.deployment.deployment_id > after]
     rows.sort(key=lambda one: one[1].deployment.deployment_id)

@@ -4,15 +4,38 @@ from typing import Final
 
 from isthmus.control import operators
 from isthmus.control.api import views
+from isthmus.control.api.refusals import field
+from isthmus.control.api.routes import ProblemError
 from isthmus.control.web.visits import Form, Moved, Notice, Page, View, Visit, address, body_of
 from isthmus.wire import control
 
+_PAGE: Final = 50
+#: What operators are told apart by, and whether they may come in.
+_STATES: Final = {"active": True, "revoked": False}
+
 
 async def listed(visit: Visit) -> View:
-    """All operators, without their tokens."""
+    """The operators by name, without their tokens."""
+    asked = {name: visit.query(name) for name in ("find", "state")}
+    if asked["state"] not in (None, *_STATES):
+        raise ProblemError(field("state", f"is none of {', '.join(_STATES)}"))
+    after = visit.query("after")
     async with visit.core.database.begin() as database:
-        found = await operators.all_of_them(database)
-    values = {"operators": [views.operator(one) for one in found]}
+        found = await operators.listed(
+            database,
+            after=after,
+            limit=_PAGE + 1,
+            containing=asked["find"],
+            is_active=None if asked["state"] is None else _STATES[asked["state"]],
+        )
+    values = {
+        "operators": [views.operator(one) for one in found[:_PAGE]],
+        "asked": asked,
+        "states": tuple(_STATES),
+        "is_filtered": any(asked.values()),
+        "first": address("operators", **asked) if after else None,
+        "next": address("operators", **asked, after=found[_PAGE - 1].name) if len(found) > _PAGE else None,
+    }
     return View("operators/list.html", "Operators", "operators", values)
 
 

@@ -6,17 +6,36 @@ from isthmus.control.api.refusals import field
 from isthmus.control.api.routes import ProblemError
 from isthmus.control.operating import OperatedDeployment
 from isthmus.control.web.pages.deployments import BASE, asked, operated_by
-from isthmus.control.web.visits import Form, Moved, Notice, Page, View, Visit, body_of
+from isthmus.control.web.visits import Form, Moved, Notice, Page, View, Visit, address, body_of, number
 from isthmus.wire import admin
+from isthmus.wire.admin import TokenState
 from isthmus.wire.names import Role
+
+_PAGE: Final = 50
 
 
 async def tokens(visit: Visit) -> View:
-    """All tokens, without their secrets."""
+    """The tokens, newest first, without their secrets."""
+    wanted = {name: visit.query(name) for name in ("find", "state")}
+    if wanted["state"] not in (None, *TokenState):
+        raise ProblemError(field("state", f"is none of {', '.join(TokenState)}"))
+    start = number(visit, "start")
 
     async def ask(operated: OperatedDeployment) -> dict[str, Any]:
-        found = (await operated.tokens()).tokens
-        return {"tokens": found, "roles": [one.value for one in Role], "limit": (await operated.show()).token_limit}
+        there = (await operated.tokens()).tokens
+        found = [one for one in there if _is_wanted(one, wanted)]
+        base = ("clusters", visit.part("cluster_id"), "deployments", visit.part("deployment_id"), "tokens")
+        return {
+            "tokens": found[start : start + _PAGE],
+            "count": len(found),
+            "all": len(there),
+            "wanted": wanted,
+            "states": [one.value for one in TokenState],
+            "first": address(*base, **wanted) if start else None,
+            "next": address(*base, **wanted, start=start + _PAGE) if len(found) > start + _PAGE else None,
+            "roles": [one.value for one in Role],
+            "limit": (await operated.show()).token_limit,
+        }
 
     return await asked(visit, "tokens", "Tokens", ask)
 
@@ -30,6 +49,7 @@ async def create(visit: Visit, form: Form) -> View:
         roles=form.lines("roles"),
         queues=form.lines("queues"),
         links=_links(form),
+        bundles=form.lines("bundles"),
     )
     made = await (await operated_by(visit)).create_token(visit.actor, body)
     return await _created(visit, made)
@@ -53,6 +73,11 @@ async def _created(visit: Visit, made: admin.TokenCreated) -> View:
         return {"created": made.token, "secret": made.secret}
 
     return await asked(visit, "token_created", f"Token {made.token.name}", ask)
+
+
+def _is_wanted(one: admin.TokenView, wanted: dict[str, str | None]) -> bool:
+    text = (wanted["find"] or "").lower()
+    return wanted["state"] in (None, one.state.value) and (text in one.name.lower() or text in one.token_id)
 
 
 def _days(form: Form) -> int | None:

@@ -13,13 +13,19 @@ function duration(seconds) {
   }
 }
 
+function relative(moment) {
+  const seconds = (Date.now() - Date.parse(moment)) / 1000;
+  if (Math.abs(seconds) < 1) return "now";
+  return seconds > 0 ? `${duration(seconds)} ago` : `in ${duration(-seconds)}`;
+}
+
+function show(where, text) {
+  if (where.textContent !== text) where.textContent = text;
+}
+
 function tick(root) {
-  for (const time of root.querySelectorAll("time[datetime]")) {
-    const seconds = (Date.now() - Date.parse(time.dateTime)) / 1000;
-    const text = Math.abs(seconds) < 1 ? "now"
-      : seconds > 0 ? `${duration(seconds)} ago` : `in ${duration(-seconds)}`;
-    if (time.textContent !== text) time.textContent = text;
-  }
+  for (const time of root.querySelectorAll("time[datetime]")) show(time, relative(time.dateTime));
+  for (const heard of root.querySelectorAll("tspan[data-when]")) show(heard, `, heard ${relative(heard.dataset.when)}`);
 }
 
 /* --- Copying. */
@@ -91,6 +97,10 @@ function connect() {
   const opened = new EventSource(location.href);
   source = opened;
   opened.addEventListener("open", () => say(""));
+  opened.addEventListener("parts", (event) => {
+    // The page is made of other parts than when it was loaded: a link has come, or gone.
+    if (event.data !== document.body.dataset.stream) { disconnect(); location.reload(); }
+  });
   opened.addEventListener("region", (event) => replace(JSON.parse(event.data)));
   opened.addEventListener("end", () => { disconnect(); location.reload(); });
   opened.addEventListener("error", () => {
