@@ -4,25 +4,20 @@ Agents are named by their name or their id. Cordon, drain and cancel are states 
 is away learns of them when it is back.
 """
 
-import time
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
-from isthmus.cli import links, printing
+from isthmus.cli import links, printing, verifications
 from isthmus.cli.calling import Json, Plane, with_plane
 from isthmus.cli.exits import Exit
-from isthmus.kit.errors import ConfigError, TemporaryError
+from isthmus.kit.errors import ConfigError
 from isthmus.wire import admin
-from isthmus.wire.control import AgentSight
+from isthmus.wire.control import AgentSight, NoteView
 from isthmus.wire.names import PathKind, Role
-from isthmus.wire.probes import KnownConnection, ProbeStatus
-
-#: A heartbeat until the agent hears of it, the checks with all their timeouts, a heartbeat back.
-_WAIT_SECONDS: Final = 120.0
-_LOOK_SECONDS: Final = 0.5
+from isthmus.wire.probes import KnownConnection, ProbeRow, ProbeStatus
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, help="Agents: look at them, cordon, drain, remove.")
 
@@ -36,10 +31,25 @@ def condition(agent: admin.AgentView | AgentSight) -> str:
             return "draining"
         if agent.cordoned:
             return "cordoned"
+        if isinstance(agent, admin.AgentView) and agent.standby is not None and not agent.standby.active:
+            return "standby"
     return agent.health.value
 
 
-def _show(agent: admin.AgentView) -> None:
+def standby(agent: admin.AgentView) -> str:
+    """For whom the agent stands by, and whether it has taken over; empty for one that does not."""
+    if agent.standby is None:
+        return ""
+    one = agent.standby
+    since = "" if one.group_since is None else f" since {one.group_since:%Y-%m-%d %H:%M:%S} UTC"
+    if one.active:
+        return f"has taken over for group {one.for_group}, which cannot work{since}"
+    return (
+        f"stands by for group {one.for_group}: gets work {one.after_seconds:g} s after that has no agent that takes any"
+    )
+
+
+def _show(agent: admin.AgentView, reason: NoteView | None) -> None:
     now = datetime.now(UTC)
     versions = printing.words(f"{name} {version}" for name, version in agent.versions.items() if version)
     printing.facts(
@@ -48,8 +58,11 @@ def _show(agent: admin.AgentView) -> None:
             ("id", str(agent.agent_id)),
             ("role", agent.role),
             ("health", condition(agent)),
+            *((("why", f"{reason.sentence} ({reason.code})\n{reason.hint}"),) if reason is not None else ()),
             ("phase", agent.phase),
             ("slots", f"{agent.slots_used} of {agent.slots} used"),
+            ("group", agent.group or ""),
+            ("standby", standby(agent)),
             ("queues", printing.words(agent.queues)),
             ("path", f"{path_of(agent)}, from {agent.address or 'no address'}, {_since(agent, now)}"),
             ("token", agent.token_id),
@@ -70,7 +83,7 @@ def _show(agent: admin.AgentView) -> None:
     )
 
 
-def path_of(seen: admin.AgentView | admin.AgentPlace | AgentSight) -> str:
+def path_of(seen: admin.AgentView | admin.AgentPlace | admin.RefusedCaller | AgentSight) -> str:
     """The path in a word or two: ``public``, ``link 7``, ``link``."""
     if seen.path is PathKind.PUBLIC or seen.link_id is None:
         return seen.path.value
@@ -97,10 +110,16 @@ def list_agents(
     plane: Plane,
     *,
     role: Annotated[Role | None, typer.Option("--role", help="Only agents of this role.")] = None,
+    health: Annotated[admin.AgentHealth | None, typer.Option("--health", help="Only agents that are so.")] = None,
+    find: Annotated[
+        str | None, typer.Option("--find", metavar="TEXT", help="Only agents with this in the name.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the agents by name."""
-    page = plane.agents(role=None if role is None else role.value)
+    page = plane.agents(
+        role=None if role is None else role.value, health=None if health is None else health.value, search=find
+    )
     if as_json:
         printing.json_of(page)
         return
@@ -132,7 +151,7 @@ def show(plane: Plane, agent: Agent, *, as_json: Json = False) -> None:
     if as_json:
         printing.json_of(found)
     else:
-        _show(found)
+        _show(found, plane.reason(found))
 
 
 def _steer(plane: Plane, agent: str, verb: str, done: str, *, as_json: bool) -> None:
@@ -194,7 +213,9 @@ def verify(
     private: Annotated[
         bool, typer.Option("--private", help="The name must lead to a private address; --endpoint means that as well.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the report, and show it.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show the rows as they come, until the report is finished.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Have an agent verify its way to the plane, from inside its network.
@@ -206,17 +227,23 @@ def verify(
     if connection is not None:
         order = order.model_copy(update={"connection": _known(plane, connection)})
     after = plane.order_probes(found.agent_id, order)
-    if wait:
-        after = _await_report(plane, after)
-    if as_json:
+    order_id = after.probes_order_id
+    if wait and order_id is not None:
+        done = verifications.follow(plane, order_id, _untold if as_json else printing.row)
+        if as_json:
+            printing.json_of(plane.agent(str(found.agent_id)))
+        if done.status is ProbeStatus.FAIL:
+            raise typer.Exit(Exit.FAILED)
+    elif as_json:
         printing.json_of(after)
-    elif wait and after.probe_report is not None:
-        for row in after.probe_report.rows:
-            printing.row(row)
     else:
-        printing.say(f"Agent {after.name} is asked with its next heartbeat; see: isthmus agents show {after.name}")
-    if wait and after.probe_report is not None and after.probe_report.status is ProbeStatus.FAIL:
-        raise typer.Exit(Exit.FAILED)
+        printing.say(
+            f"Agent {after.name} is asked with its next heartbeat; see: isthmus agents verification {order_id}"
+        )
+
+
+def _untold(_: ProbeRow) -> None:
+    """JSON is printed in one piece, at the end."""
 
 
 def _order(endpoint: str | None, public_addresses: list[str], *, private: bool) -> admin.ProbesRequest:
@@ -244,25 +271,6 @@ def _known(plane: Plane, endpoint: str) -> KnownConnection:
     return KnownConnection(endpoint=name, state=found.state, reason=found.reason)
 
 
-def _await_report(plane: Plane, agent: admin.AgentView) -> admin.AgentView:
-    """The agent once its report on this order is there. Raises TemporaryError after a while."""
-    order_id = agent.probes_order_id
-    end = time.monotonic() + _WAIT_SECONDS
-    while time.monotonic() < end:
-        time.sleep(_LOOK_SECONDS)
-        agent = plane.agent(str(agent.agent_id))
-        if agent.probe_report is not None and agent.probe_report.order_id == order_id:
-            return agent
-        if agent.probes_order_id != order_id:
-            break  # somebody asked for another one, and ours will never come
-    raise TemporaryError(
-        f"agent {agent.name} has sent no report: it is {agent.health}",
-        code="report_missing",
-        hint="It is asked with its next heartbeat, and answers with the one after: see isthmus agents show. Run "
-        "isthmus verify in its network if it cannot reach the plane.",
-    )
-
-
 @app.command("remove")
 @with_plane
 def remove(
@@ -279,3 +287,40 @@ def remove(
         printing.json_of(found)
     else:
         printing.say(f"Agent {found.name} is off the roster.")
+
+
+@app.command("refused")
+@with_plane
+def refused(
+    plane: Plane,
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="How many, the last one first.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """List who was turned away at the deployment's door in the last day, and why."""
+    page = plane.refused(limit)
+    if as_json:
+        printing.json_of(page)
+        return
+    now = datetime.now(UTC)
+    printing.table(
+        ("LAST", "TIMES", "FROM", "PATH", "TOKEN", "WHY"),
+        (
+            (
+                printing.age(one.last_at, now),
+                str(one.times),
+                one.address or printing.NOTHING,
+                path_of(one),
+                printing.NOTHING if one.token_id is None else f"{one.token_name} ({one.token_id})",
+                f"{one.code}: {one.detail}",
+            )
+            for one in page.callers
+        ),
+        empty="Nobody was turned away. An agent that cannot reach the deployment is not here either: run isthmus "
+        "verify in its network.",
+    )
+    for code, hint in {one.code: one.hint for one in page.callers if one.is_recent}.items():
+        printing.note(f"{code}: {hint}")
+
+
+verifications.add(app)

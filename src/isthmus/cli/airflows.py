@@ -57,7 +57,7 @@ class Airflow:
             return None
 
     def beats(self, component: str, since: datetime) -> bool:
-        """Whether ``component`` (scheduler, dag_processor) has sent a heartbeat later than ``since``."""
+        """Whether ``component`` (scheduler, dag_processor, triggerer) has sent a heartbeat later than ``since``."""
         about = (self.health() or {}).get(component) or {}
         moment = _moment(about.get(f"latest_{component}_heartbeat"))
         return moment is not None and moment > since and about.get("status") == "healthy"
@@ -101,6 +101,13 @@ class Airflow:
             for one in self._ask("GET", path)["task_instances"]
         ]
 
+    def log(self, task: TaskInstance) -> list[str]:
+        """What a task instance has logged at its latest try: the text of each line."""
+        run = f"/api/v2/dags/{task.dag_id}/dagRuns/{task.run_id}"
+        path = f"{run}/taskInstances/{task.task_id}/logs/{task.try_number}?map_index={task.map_index}&full_content=true"
+        content = self._ask("GET", path)["content"]
+        return [str(one.get("event", "")) if isinstance(one, dict) else str(one) for one in content]
+
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The answer's JSON. Raises UnreachableError, NotFoundError, AirflowError."""
         try:
@@ -109,7 +116,7 @@ class Airflow:
                 if not token.is_success:
                     raise self._surprise(token)
                 self._client.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
-            answer = self._client.request(method, path, json=body)
+            answer = self._client.request(method, path, json=body, headers={"Accept": "application/json"})
         except httpx.TransportError as error:
             raise UnreachableError(
                 f"Airflow at {self.url} does not answer: {error or type(error).__name__}", code="airflow_unreachable"

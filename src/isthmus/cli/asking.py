@@ -189,13 +189,15 @@ class ControlPlane:
         """Where it is, and what opens it: for whoever speaks another API through it."""
         return self._origin
 
-    def connections(self, cluster_id: str, state: str | None = None) -> tuple[control.ConnectionView, ...]:
-        """All connections of a cluster's link."""
+    def connections(
+        self, cluster_id: str, state: str | None = None, find: str | None = None
+    ) -> tuple[control.ConnectionView, ...]:
+        """All connections of a cluster's link, in a state, with a text in the endpoint's id or the message."""
         found: list[control.ConnectionView] = []
         after: str | None = None
         path = paths.CONTROL_CONNECTIONS.format(cluster_id=cluster_id)
         while True:
-            page = self.ask(control.ConnectionPage, "GET", path, limit=PAGE, after=after, state=state)
+            page = self.ask(control.ConnectionPage, "GET", path, limit=PAGE, after=after, state=state, find=find)
             found += page.connections
             after = page.next_after
             if after is None:

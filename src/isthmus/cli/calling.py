@@ -26,7 +26,7 @@ from isthmus.cli.asking import AuthorityOption, ClusterOption, ControlPlane, Tok
 from isthmus.kit.errors import ConfigError, IsthmusError, NotFoundError, RefusedError, TemporaryError, UnreachableError
 from isthmus.wire import admin, paths
 from isthmus.wire.bodies import Request, Response
-from isthmus.wire.control import ClusterView
+from isthmus.wire.control import ClusterView, NoteView, OverviewView
 from isthmus.wire.problems import CONTENT_TYPE, Problem
 
 P = ParamSpec("P")
@@ -218,12 +218,20 @@ class Plane:
             if after is None:
                 return admin.AgentPage(agents=tuple(found))
 
+    def reason(self, agent: admin.AgentView) -> NoteView | None:
+        """Why an agent is not healthy: the control plane knows. None where it is not asked, or the agent is well."""
+        if not self._door.is_control or agent.health is admin.AgentHealth.HEALTHY:
+            return None
+        path = paths.CONTROL_CLUSTER_OVERVIEW.format(cluster_id=self.home().cluster_id)
+        seen = self.control.ask(OverviewView, "GET", path)
+        return next((one.reason for one in seen.agents if one.agent_id == agent.agent_id), None)
+
     def agent(self, name_or_id: str) -> admin.AgentView:
         """The agent of this name or id. Raises NotFoundError."""
         agent_id = _uuid(name_or_id)
         if agent_id is not None:
             return self._ask(admin.AgentView, "GET", paths.ADMIN_AGENT.format(agent_id=agent_id))
-        for agent in self.agents().agents:
+        for agent in self.agents(name=name_or_id).agents:
             if agent.name == name_or_id:
                 return agent
         raise NotFoundError(
@@ -239,6 +247,26 @@ class Plane:
     def order_probes(self, agent_id: UUID, body: admin.ProbesRequest) -> admin.AgentView:
         """Have an agent verify its way to the plane."""
         return self._ask(admin.AgentView, "POST", paths.ADMIN_AGENT_PROBES.format(agent_id=agent_id), body)
+
+    def verifications(self, limit: int, agent: str | None = None) -> admin.VerificationPage:
+        """The newest ``limit`` verifications, of one agent (by name) or of all."""
+        return self._ask(
+            admin.VerificationPage, "GET", paths.ADMIN_VERIFICATIONS, query={"agent": agent, "limit": str(limit)}
+        )
+
+    def verification(self, verification_id: UUID) -> admin.VerificationView:
+        """One verification with the rows that have come."""
+        path = paths.ADMIN_VERIFICATION.format(verification_id=verification_id)
+        return self._ask(admin.VerificationView, "GET", path)
+
+    def log_tail(self, agent_id: UUID) -> admin.LogTailView:
+        """The end of an agent's own log, if it is there."""
+        return self._ask(admin.LogTailView, "GET", paths.ADMIN_AGENT_LOG.format(agent_id=agent_id))
+
+    def order_log_tail(self, agent_id: UUID) -> admin.LogTailView:
+        """Ask an agent for the end of its own log."""
+        path = paths.ADMIN_AGENT_LOG.format(agent_id=agent_id)
+        return self._ask(admin.LogTailView, "POST", path, admin.LogOrderRequest())
 
     def remove_agent(self, agent_id: UUID, *, force: bool) -> None:
         """Strike an agent off the roster."""
@@ -257,9 +285,37 @@ class Plane:
             if before is None or len(found) >= limit:
                 return admin.WorkloadPage(workloads=tuple(found), next_before=before)
 
+    def bundles(self) -> admin.BundlePage:
+        """All DAG bundles."""
+        found: list[admin.BundleView] = []
+        refused: tuple[admin.RefusedBundleView, ...] = ()
+        start: int | None = 0
+        while start is not None:
+            wanted: dict[str, str | None] = {"start": str(start), "limit": str(PAGE)}
+            page = self._ask(admin.BundlePage, "GET", paths.ADMIN_BUNDLES, query=wanted)
+            found += page.bundles
+            refused, start = page.refused, page.next_start
+        return admin.BundlePage(bundles=tuple(found), refused=refused)
+
+    def triggers(self) -> admin.TriggersView:
+        """Who runs triggers, and what waits for somebody to."""
+        found: list[admin.TriggererView] = []
+        start = 0
+        while True:
+            wanted: dict[str, str | None] = {"start": str(start), "limit": str(PAGE)}
+            page = self._ask(admin.TriggersView, "GET", paths.ADMIN_TRIGGERS, query=wanted)
+            found += page.triggerers
+            if page.next_start is None:
+                return page.model_copy(update={"triggerers": tuple(found)})
+            start = page.next_start
+
     def queues(self) -> admin.QueuePage:
         """All queues."""
         return self._ask(admin.QueuePage, "GET", paths.ADMIN_QUEUES)
+
+    def refused(self, limit: int) -> admin.RefusedPage:
+        """Who was turned away last."""
+        return self._ask(admin.RefusedPage, "GET", paths.ADMIN_REFUSED, query={"limit": str(limit)})
 
     def workload(self, workload_id: UUID) -> admin.WorkloadDetail:
         """One workload with its payload."""

@@ -13,6 +13,7 @@ import typer
 from isthmus.cli import printing
 from isthmus.cli.asking import ClusterOption, ControlPlane, Json, body_of, segment, with_control
 from isthmus.kit.errors import ConfigError, NotFoundError, RefusedError, TemporaryError
+from isthmus.link import names
 from isthmus.wire import control, paths
 from isthmus.wire.control import ConnectionView, LinkState, LinkView, PlanView, Verb
 from isthmus.wire.names import ConnectionState
@@ -76,7 +77,7 @@ def publish(
     cluster_id = plane.cluster(cluster)
     body = body_of(
         control.LinkBody,
-        service_id=service or _service_beside(frontend, cluster_id),
+        service_id=service or names.service_beside(frontend, cluster_id),
         frontend_id=frontend,
         nat_subnet_id=nat_subnet,
         nat_addresses=nat_addresses,
@@ -90,7 +91,7 @@ def publish(
     if dry_run:
         return
     path = paths.CONTROL_LINK.format(cluster_id=cluster_id)
-    view = plane.ask(LinkView, "PUT", path, body)
+    view = plane.ask(LinkView, "PUT", path, body, plan=plan.digest or None)
     if not no_wait:
         view = _wait(plane, path, wait_seconds, lambda one: one.state is LinkState.PUBLISHED)
     _show(view, as_json=as_json)
@@ -173,7 +174,7 @@ def unpublish(
     if dry_run:
         return
     path = paths.CONTROL_LINK.format(cluster_id=cluster_id)
-    view = plane.ask(LinkView, "DELETE", path, force=force or None)
+    view = plane.ask(LinkView, "DELETE", path, force=force or None, plan=plan.digest or None)
     if not no_wait:
         try:
             _wait(plane, path, wait_seconds, lambda _: False)
@@ -192,10 +193,13 @@ def connections(
     state: Annotated[
         ConnectionState | None, typer.Option("--state", help="Only these; disconnected ones only so.")
     ] = None,
+    find: Annotated[
+        str | None, typer.Option("--find", metavar="TEXT", help="Only with this in the endpoint's id or the message.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the connections, the oldest first."""
-    found = plane.connections(plane.cluster(cluster), None if state is None else state.value)
+    found = plane.connections(plane.cluster(cluster), None if state is None else state.value, find)
     if as_json:
         printing.json_of(control.ConnectionPage(connections=found))
         return
@@ -292,10 +296,18 @@ def expect(
 
 @app.command("expected")
 @with_control
-def expected(plane: ControlPlane, *, cluster: ClusterOption = None, as_json: Json = False) -> None:
+def expected(
+    plane: ControlPlane,
+    *,
+    cluster: ClusterOption = None,
+    find: Annotated[
+        str | None, typer.Option("--find", metavar="TEXT", help="Only with this in the id or the reason.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List what is expected."""
     path = paths.CONTROL_EXPECTATIONS.format(cluster_id=plane.cluster(cluster))
-    page = plane.ask(control.ExpectationPage, "GET", path)
+    page = plane.ask(control.ExpectationPage, "GET", path, find=find)
     if as_json:
         printing.json_of(page)
         return
@@ -367,17 +379,6 @@ def find(plane: ControlPlane, cluster_id: str, which: str) -> ConnectionView:
             f"{which!r} is several connections: {listed}", code="connection_ambiguous", hint="Name one by its id."
         )
     return found[0]
-
-
-def _service_beside(frontend: str, cluster_id: str) -> str:
-    group, found, _ = frontend.partition("/loadBalancers/")
-    if not found:
-        raise ConfigError(
-            f"{frontend!r} is not the id of a load balancer's frontend",
-            code="resource_id_malformed",
-            hint="It ends with /loadBalancers/NAME/frontendIPConfigurations/NAME: az network lb show has it.",
-        )
-    return f"{group}/privateLinkServices/isthmus-{cluster_id}"
 
 
 def _plan(plane: ControlPlane, cluster_id: str, body: control.LinkPlanRequest) -> PlanView:

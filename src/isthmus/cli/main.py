@@ -31,6 +31,8 @@ COMMANDS: Final[dict[str, Lazy]] = {
     "deployment": Lazy("isthmus.cli.deployments", "Set up a deployment, run it, look at it, and say who may come in."),
     "token": Lazy("isthmus.cli.tokens", "Agent tokens: create, list, revoke, rotate."),
     "agents": Lazy("isthmus.cli.agents", "Agents: look at them, cordon, drain, remove."),
+    "bundles": Lazy("isthmus.cli.bundles", "DAG bundles: who parses each, what is in it, what was refused."),
+    "triggers": Lazy("isthmus.cli.triggers", "Triggers: who runs how many, and what waits for somebody to."),
     "queues": Lazy("isthmus.cli.queues", "Queues: what waits, what runs, who serves them."),
     "workloads": Lazy("isthmus.cli.workloads", "Workloads: look at them, cancel."),
     "agent": Lazy("isthmus.cli.agent", "Run an agent: it claims workloads and runs them here."),

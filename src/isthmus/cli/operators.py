@@ -45,9 +45,17 @@ def create(
 
 @app.command("list")
 @with_control
-def list_operators(plane: ControlPlane, *, as_json: Json = False) -> None:
+def list_operators(
+    plane: ControlPlane,
+    *,
+    find: Annotated[str | None, typer.Option("--find", metavar="TEXT", help="Only with this in the name.")] = None,
+    active: Annotated[
+        bool | None, typer.Option("--active/--revoked", help="Only who may come in, or only who may not any more.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List the operators."""
-    page = plane.ask(control.OperatorPage, "GET", paths.CONTROL_OPERATORS)
+    page = plane.ask(control.OperatorPage, "GET", paths.CONTROL_OPERATORS, find=find, is_active=active)
     if as_json:
         printing.json_of(page)
         return

@@ -45,6 +45,7 @@ _STYLES: Final = {
     "leased": "cyan",
     "running": "cyan",
     "left": "dim",
+    "standby": "dim",
     "queued": "dim",
 }
 

@@ -28,6 +28,7 @@ from isthmus.deployment import embedded, initializing
 from isthmus.deployment.initializing import Deployment, DeploymentSpec
 from isthmus.kit import processes
 from isthmus.kit.errors import NotFoundError, PermanentError
+from isthmus.wire.names import Role
 
 #: Our command line, of this Python.
 COMMAND: Final = (sys.executable, "-m", "isthmus.cli.main")
@@ -35,6 +36,7 @@ COMMAND: Final = (sys.executable, "-m", "isthmus.cli.main")
 API_SERVER: Final = "Airflow API server"
 SCHEDULER: Final = "Airflow scheduler"
 DAG_PROCESSOR: Final = "Airflow DAG processor"
+TRIGGERER: Final = "Airflow triggerer"
 REMOTE_EXECUTION_API: Final = "Remote Execution API"
 
 #: In the environment file: where the embedded PostgreSQL is, if there is one.
@@ -172,10 +174,11 @@ class Stack:
         return True
 
     def programs(self, airflow: Airflow) -> tuple[Program, ...]:
-        """Airflow's three and ours, in the order in which they are started."""
+        """Ours, and those of Airflow whose work agents do not do, in the order in which they are started."""
         began = datetime.now(UTC)
         port = self.deployment.environment["AIRFLOW__API__PORT"]
-        return (
+        roles = self.deployment.config.roles
+        programs = [
             self._program(REMOTE_EXECUTION_API, ("isthmus.cli.main", "api"), self._api_is_up),
             self._program(
                 API_SERVER,
@@ -186,8 +189,20 @@ class Stack:
             self._program(
                 SCHEDULER, ("airflow", "scheduler", "--skip-serve-logs"), lambda: airflow.beats("scheduler", began)
             ),
-            self._program(DAG_PROCESSOR, ("airflow", "dag-processor"), lambda: airflow.beats("dag_processor", began)),
-        )
+        ]
+        if Role.DAG_PROCESSOR not in roles:
+            programs.append(
+                self._program(
+                    DAG_PROCESSOR, ("airflow", "dag-processor"), lambda: airflow.beats("dag_processor", began)
+                )
+            )
+        if Role.TRIGGERER not in roles:
+            programs.append(
+                self._program(
+                    TRIGGERER, ("airflow", "triggerer", "--skip-serve-logs"), lambda: airflow.beats("triggerer", began)
+                )
+            )
+        return tuple(programs)
 
     def _program(self, name: str, module: tuple[str, ...], ready: Callable[[], bool]) -> Program:
         return Program(

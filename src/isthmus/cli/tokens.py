@@ -39,6 +39,7 @@ def _show(token: admin.TokenView, secret: str) -> None:
             ("roles", printing.words(token.roles, "any")),
             ("queues", printing.words(token.queues, "any")),
             ("links", printing.words(map(str, token.links), "any path")),
+            ("bundles", printing.words(token.bundles, "any")),
             ("expires", "never" if token.expires_at is None else printing.age(token.expires_at)),
             ("secret", secret),
         )
@@ -86,6 +87,14 @@ def create(
             help="Only through this private link connection; may repeat. Ids are shown by: isthmus link connections.",
         ),
     ] = None,
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bundle",
+            metavar="PATTERN",
+            help="Its agents may bring DAG bundles of such names only, as in sales_*; may repeat.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     out: Out = None,
     as_json: Json = False,
@@ -98,6 +107,7 @@ def create(
         roles=tuple(role or ()),
         queues=tuple(queue or ()),
         links=tuple(link or ()),
+        bundles=tuple(bundle or ()),
     )
     _hand_over(plane.create_token(body), as_json=as_json, quiet=quiet, out=out)
 
@@ -117,7 +127,15 @@ def list_tokens(plane: Plane, *, as_json: Json = False) -> None:
                 token.token_id,
                 token.name,
                 token.state.value,
-                printing.words((*token.roles, *token.queues, *(f"link {link}" for link in token.links)), "any"),
+                printing.words(
+                    (
+                        *token.roles,
+                        *token.queues,
+                        *(f"link {link}" for link in token.links),
+                        *(f"bundle {pattern}" for pattern in token.bundles),
+                    ),
+                    "any",
+                ),
                 "never" if token.expires_at is None else printing.age(token.expires_at),
                 printing.words(
                     part
@@ -163,11 +181,9 @@ def rotate(
     _hand_over(plane.rotate_token(token_id, body), as_json=as_json, quiet=quiet, out=out)
 
 
-def _checked(
-    *, name: str, expires_days: int | None, roles: tuple[Role, ...], queues: tuple[str, ...], links: tuple[int, ...]
-) -> admin.TokenCreateRequest:
+def _checked(**fields: object) -> admin.TokenCreateRequest:
     try:
-        return admin.TokenCreateRequest(name=name, expires_days=expires_days, roles=roles, queues=queues, links=links)
+        return admin.TokenCreateRequest.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(

@@ -1,13 +1,16 @@
 """The commands that ask the admin API, against one over real HTTP: output, JSON, exit codes."""
 
 import json
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.fakes import admin_api
 
-from isthmus.cli import main
+from isthmus.cli import main, verifications
 from isthmus.wire import admin, problems
 from isthmus.wire.probes import ProbeReport, ProbeStatus
 
@@ -50,6 +53,18 @@ def test_every_list_is_read_to_its_end(api: admin_api.FakeAdminApi, run: Run) ->
     code, out, err = run("workloads", "list", "--limit", "3")
     assert len(out.splitlines()) == 4
     assert "There are more" in err
+
+
+def test_agents_are_listed_by_health_and_by_a_part_of_their_name(api: admin_api.FakeAdminApi, run: Run) -> None:
+    for number in range(1, 4):
+        health = admin.AgentHealth.UNHEALTHY if number == 2 else admin.AgentHealth.HEALTHY
+        api.agents[admin_api.agent(number).agent_id] = admin_api.agent(number, health=health)
+    _, unhealthy, _ = run("agents", "list", "--health", "unhealthy")
+    assert ("agent-2" in unhealthy, "agent-1" in unhealthy) == (True, False)
+    _, third, _ = run("agents", "list", "--find", "NT-3")
+    assert ("agent-3" in third, "agent-1" in third) == (True, False)
+    code, _, err = run("agents", "list", "--health", "sick")
+    assert (code, "unhealthy" in err) == (2, True)
 
 
 def test_tables_fit_eighty_columns_and_keep_every_word(api: admin_api.FakeAdminApi, run: Run) -> None:
@@ -120,6 +135,7 @@ def test_the_secret_is_shown_once_and_alone_when_asked(api: admin_api.FakeAdminA
         "roles": ["worker"],
         "queues": ["gpu"],
         "links": [],
+        "bundles": [],
     }
     assert "s3cret" not in run("token", "list")[1]
     code, out, _ = run("token", "create", "other", "--never-expires", "--json")
@@ -177,7 +193,9 @@ def test_the_allow_list_is_changed_range_by_range(api: admin_api.FakeAdminApi, r
     assert api.ranges == ()
 
 
-def test_show_tells_how_the_deployment_is(run: Run) -> None:
+def test_show_tells_how_the_deployment_is(api: admin_api.FakeAdminApi, run: Run) -> None:
+    for number in (1, 2):
+        api.agents[admin_api.agent(number).agent_id] = admin_api.agent(number)
     code, out, _ = run("deployment", "show")
     assert code == 0
     assert "2 healthy, 0 unhealthy" in out
@@ -291,6 +309,7 @@ def test_an_agent_is_asked_to_verify(api: admin_api.FakeAdminApi, run: Run) -> N
         "public_addresses": ["203.0.113.80"],
         "public_allowed": False,
         "connection": None,
+        "ordered_by": "",
     }
     assert "no report yet" in run("agents", "show", "agent-1")[1]
     api.report = REPORT
@@ -301,9 +320,54 @@ def test_an_agent_is_asked_to_verify(api: admin_api.FakeAdminApi, run: Run) -> N
     assert "fail: tcp: no answer" in run("agents", "show", "agent-1")[1]
     api.report = REPORT.model_copy(update={"status": ProbeStatus.PASS, "rows": REPORT.rows[:1]})
     assert run("agents", "verify", "agent-1", "--wait", "--json")[0] == 0
-    api.report = REPORT.model_copy(update={"order_id": None})
-    assert run("agents", "verify", "agent-1", "--wait")[0] == 3, "another order took its place"
+    api.verified_as = {"state": "unanswered", "reason": "The agent left.", "hint": "Start it again."}
+    code, _, err = run("agents", "verify", "agent-1", "--wait")
+    assert code == 3
+    assert "The agent left." in err
+    assert "Start it again." in err
     assert run("agents", "verify", "agent-1", "--endpoint", "x")[0] == 2
+
+
+def test_rows_are_printed_as_they_come_and_once(
+    api: admin_api.FakeAdminApi, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.agents[admin_api.agent(1).agent_id] = admin_api.agent(1)
+    api.report = REPORT.model_copy(update={"rows": REPORT.rows[:1], "finished": False})
+
+    def finish(_: float) -> None:
+        api.verifications[admin_api.ORDER] = admin_api.verification(admin_api.agent(1), admin.ProbesRequest(), REPORT)
+
+    monkeypatch.setattr(verifications, "time", SimpleNamespace(sleep=finish, monotonic=time.monotonic))
+    code, out, _ = run("agents", "verify", "agent-1", "--wait")
+    assert code == 1
+    assert (out.count("10.1.0.4 is private"), out.count("no answer")) == (1, 1)
+
+
+def test_the_history_of_verifications(api: admin_api.FakeAdminApi, run: Run) -> None:
+    assert "agents verify AGENT" in run("agents", "verifications")[2]
+    api.agents[admin_api.agent(1).agent_id] = admin_api.agent(1)
+    api.report = REPORT
+    run("agents", "verify", "agent-1")
+    out = run("agents", "verifications", "agent-1")[1]
+    assert "admin token" in out
+    assert "tcp: no" in out
+    assert run("agents", "verifications", "agent-2")[1] == ""
+    code, out, _ = run("agents", "verification", str(admin_api.ORDER))
+    assert code == 1
+    assert "Approve." in out
+    assert json.loads(run("agents", "verification", str(admin_api.ORDER), "--json")[1])["agent_name"] == "agent-1"
+    assert run("agents", "verification", str(uuid.uuid4()))[0] != 0
+
+
+def test_the_end_of_an_agents_log(api: admin_api.FakeAdminApi, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.agents[admin_api.agent(1).agent_id] = admin_api.agent(1)
+    assert run("agents", "log", "agent-1")[1] == "started\nenrolled\n"
+    assert json.loads(run("agents", "log", "agent-1", "--json")[1])["ordered_by"] == "admin token"
+    monkeypatch.setattr(verifications, "_LOG_SECONDS", 0.6)
+    api.log = None
+    code, out, err = run("agents", "log", "agent-1")
+    assert (code, out) == (3, "")
+    assert "has not sent its log: it is healthy" in err
 
 
 def test_restricting_shows_first_who_is_cut_off(api: admin_api.FakeAdminApi, run: Run) -> None:
@@ -335,3 +399,70 @@ def test_a_restriction_that_does_not_come_about_is_a_failure(api: admin_api.Fake
 def test_force_reaches_the_allow_list(api: admin_api.FakeAdminApi, run: Run) -> None:
     run("deployment", "allow", "set", "198.51.100.0/24", "--force")
     assert api.requests[-1][3] == {"ranges": ["198.51.100.0/24"], "force": True, "dry_run": False}
+
+
+def test_bundles_are_listed_with_what_to_do_about_those_that_nobody_parses(
+    api: admin_api.FakeAdminApi, run: Run
+) -> None:
+    code, out, err = run("bundles", "list")
+    assert (code, out) == (0, "")
+    assert "No agent has brought a bundle" in err
+    api.bundles = [
+        admin_api.bundle("orphan", agent_name=None),
+        admin_api.bundle("sales", refused_file="etl/big.py", refused_detail="has 3000 DAGs"),
+        admin_api.bundle("third"),
+    ]
+    code, out, err = run("bundles", "list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["orphan", "sales", "third"], "more than one page"
+    assert "Refused of sales: etl/big.py: has 3000 DAGs" in err
+    assert max(map(len, out.splitlines())) <= 80, out
+    assert "nobody" in out
+    assert "Nobody parses orphan" in err
+    api.refused_bundles = [admin_api.refused_bundle("finance")]
+    assert "edge-3.dag-processor may not bring finance (bundle_scope)" in run("bundles", "list")[2]
+    code, out, _ = run("bundles", "list", "--json")
+    assert admin.BundlePage.model_validate_json(out).bundles == tuple(api.bundles)
+
+
+def test_a_token_is_for_some_bundles(api: admin_api.FakeAdminApi, run: Run) -> None:
+    code, out, _ = run("token", "create", "site-c", "--bundle", "sales_*", "--bundle", "hr")
+    assert (code, api.requests[-1][3]["bundles"]) == (0, ["sales_*", "hr"])
+    assert "sales_*, hr" in out
+    assert "bundle sales_*" in run("token", "list")[1]
+    code, _, err = run("token", "create", "site-c", "--bundle", "a/b")
+    assert (code, "request_invalid" in err) == (2, True)
+
+
+def test_triggers_are_listed_with_what_to_do_about_those_that_nobody_runs(
+    api: admin_api.FakeAdminApi, run: Run
+) -> None:
+    code, out, err = run("triggers", "list")
+    assert (code, out) == (0, "")
+    assert "No agent runs triggers" in err
+    api.triggerers = [
+        admin_api.triggerer("edge-1.triggerer", held=1000),
+        admin_api.triggerer("edge-2.triggerer", takes=False),
+        admin_api.triggerer("edge-3.triggerer", held=1000, queues=("etl",)),
+    ]
+    api.waiting_triggers = [
+        admin_api.waiting_triggers(3),
+        admin_api.waiting_triggers(1, kind="asset", queue=None, bundles=(), triggerers=2),
+    ]
+    api.held_centrally = 4
+    code, out, err = run("triggers", "list")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80, out
+    words = [line.split() for line in out.splitlines()]
+    assert [(line[0], line[1], line[2]) for line in words if line and line[0].startswith("edge-")] == [
+        ("edge-1.triggerer", "1000/1000", "full"),
+        ("edge-2.triggerer", "250/1000", "no"),
+        ("edge-3.triggerer", "1000/1000", "full"),
+    ]
+    assert ["3", "task", "gpu", "sales", "41", "s", "nobody"] in words
+    assert "Nobody runs triggers of queue gpu, bundle sales" in err
+    assert "All triggerers are full" in err
+    assert "holds 4" in err
+    code, out, _ = run("triggers", "list", "--json")
+    seen = admin.TriggersView.model_validate_json(out)
+    assert (seen.triggerers, seen.waiting_count) == (tuple(api.triggerers), 4)

@@ -47,7 +47,7 @@ def _all() -> tuple[list[TaskInstance], list[admin.WorkloadView]]:
                         try_number=try_number,
                         agent_name=AGENT,
                     )
-                    for try_number in range(1, expected.try_number + 1)
+                    for try_number in [*range(1, expected.try_number + 1), *[expected.try_number] * expected.defers]
                 ]
     return tasks, handed_out
 

@@ -14,7 +14,7 @@ from isthmus.cli.demo import bundles
 from isthmus.cli.demo.telling import Teller, short
 from isthmus.kit.errors import TemporaryError
 from isthmus.wire import admin
-from isthmus.wire.names import PathKind
+from isthmus.wire.names import PathKind, Role
 
 SLOTS: Final = 4
 _READY_SECONDS: Final = 120.0
@@ -29,6 +29,8 @@ class AgentSpec:
     url: str
     authority: Path
     health_port: int
+    #: What it does; nothing named is everything.
+    roles: tuple[Role, ...] = ()
     entering: Sequence[str] = ()
     #: For ``entering``, which is ours; the agent itself starts with none of it.
     environment: tuple[tuple[str, str], ...] = ()
@@ -73,6 +75,8 @@ class Agents:
             "runner-environment-file": str(task_environment),
             "health-listen": f"127.0.0.1:{spec.health_port}",
         }
+        if spec.roles:
+            settings["role"] = ",".join(spec.roles)
         if place.control_user is not None and place.task_user is not None:
             settings["user"] = f"{place.control_user.uid}:{place.control_user.gid}"
             settings["task-user"] = f"{place.task_user.uid}:{place.task_user.gid}"

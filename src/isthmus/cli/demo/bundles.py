@@ -1,4 +1,4 @@
-"""The DAG bundle that the plane and the agents have in common, by name; each side has a copy of its own."""
+"""The DAG bundle of the agents. Each has a copy of its own; the plane has none."""
 
 import json
 from pathlib import Path

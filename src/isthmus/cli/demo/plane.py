@@ -9,9 +9,9 @@ from isthmus.cli import stacks
 from isthmus.cli.airflows import Airflow
 from isthmus.cli.calling import Plane, find_door
 from isthmus.cli.composing import Composition
-from isthmus.cli.demo import bundles
 from isthmus.cli.demo.telling import Teller
 from isthmus.deployment.initializing import Deployment, DeploymentSpec
+from isthmus.wire.names import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,6 @@ def running(
     teller: Teller,
     composition: Composition,
     state: Path,
-    examples: Path,
     *,
     settings: Mapping[str, str],
     ports: Ports,
@@ -58,7 +57,7 @@ def running(
         path.mkdir(exist_ok=True)
         path.chmod(mode)
     with ExitStack() as stack:
-        deployment = stack.enter_context(stacks.opened(_spec(state, examples, settings, ports), postgres))
+        deployment = stack.enter_context(stacks.opened(_spec(state, settings, ports), postgres))
         teller.say("PostgreSQL is ready")
         plane = stacks.Stack(deployment, postgres)
         if plane.migrate():
@@ -75,7 +74,7 @@ def running(
         yield RunningPlane(deployment, airflow, operator)
 
 
-def _spec(state: Path, examples: Path, settings: Mapping[str, str], ports: Ports) -> DeploymentSpec:
+def _spec(state: Path, settings: Mapping[str, str], ports: Ports) -> DeploymentSpec:
     return DeploymentSpec(
         directory=state / "plane",
         airflow_port=ports.airflow,
@@ -86,7 +85,8 @@ def _spec(state: Path, examples: Path, settings: Mapping[str, str], ports: Ports
             # Everybody who reaches Airflow's UI is its administrator: it listens on loopback alone.
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundles.setting(examples / "dags"),
+            # Agents have the DAG files, and nobody else.
+            "AIRFLOW__ISTHMUS__ROLES": ",".join(Role),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
             **settings,
         },

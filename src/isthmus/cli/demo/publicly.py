@@ -9,7 +9,7 @@ from isthmus.cli.composing import Composition
 from isthmus.cli.demo import plane
 from isthmus.cli.demo.agents import Agents, AgentSpec
 from isthmus.cli.demo.ending import Ending, conclude
-from isthmus.cli.demo.examples import EXPECTED
+from isthmus.cli.demo.examples import EXPECTED, LOGGED
 from isthmus.cli.demo.runs import Runs
 from isthmus.cli.demo.telling import Teller
 
@@ -30,7 +30,7 @@ def run(teller: Teller, root: Path, *, keep: bool) -> int:
         composition = stack.enter_context(Composition())
         with teller.step("plane", "A deployment: Airflow with the Remote Execution API"):
             running = stack.enter_context(
-                plane.running(teller, composition, state, examples, settings=_SETTINGS, ports=plane.Ports.free())
+                plane.running(teller, composition, state, settings=_SETTINGS, ports=plane.Ports.free())
             )
         deployment, operator = running.deployment, running.operator
         port = deployment.config.listen_port
@@ -46,4 +46,5 @@ def run(teller: Teller, root: Path, *, keep: bool) -> int:
         with teller.step("public_path", "DAGs run on the agent, over the public path"):
             runs.await_dags()
             runs.run("public", tuple(EXPECTED), agents.paths, (AGENT,))
+            runs.show_log(*LOGGED)
         return conclude(Ending(teller, composition, runs, running, has_link=False), keep=keep)

@@ -74,6 +74,20 @@ class Runs:
         self.rows += rows
         return rows
 
+    def show_log(self, dag_id: str, task_id: str, wanted: str) -> None:
+        """Read the log of a task of the last run as Airflow's UI does: from the agent that has it."""
+        last = next(row for row in reversed(self.rows) if (row.dag_id, row.task_id) == (dag_id, task_id))
+        tasks = self.airflow.task_instances(dag_id, last.run_id)
+        began = time.monotonic()
+        lines = self.airflow.log(next(task for task in tasks if task.task_id == task_id))
+        if found := [line for line in lines if wanted in line]:
+            self.teller.say(
+                f"Airflow shows the log of {task_id}, which only agent {last.agent} has: {min(found, key=len)!r}"
+            )
+            self.teller.note("seconds_to_read_a_log", round(time.monotonic() - began, 3))
+        else:
+            self.wrong.append(f"the log of {dag_id}.{task_id} does not have {wanted!r}: {lines[-5:]}")
+
     def _follow(self, dag_ids: Sequence[str], run_id: str) -> list[TaskInstance]:
         deadline = time.monotonic() + _RUN_SECONDS
         seen: dict[str, str | None] = {}
@@ -144,7 +158,8 @@ def handed_out_to(rows: Sequence[Row]) -> str:
 
 
 def _between(start: str | None, end: str | None) -> str:
-    if start is None or end is None:
+    """How long it was; nothing for the wait of a task that was queued again after a deferral."""
+    if start is None or end is None or datetime.fromisoformat(end) < datetime.fromisoformat(start):
         return printing.NOTHING
     return printing.duration(datetime.fromisoformat(end) - datetime.fromisoformat(start))
 

@@ -30,7 +30,7 @@ from isthmus.cli.composing import Composition, Program
 from isthmus.cli.demo import network, plane
 from isthmus.cli.demo.agents import Agents, AgentSpec, path_of
 from isthmus.cli.demo.ending import Ending, conclude
-from isthmus.cli.demo.examples import EXPECTED
+from isthmus.cli.demo.examples import EXPECTED, LOGGED
 from isthmus.cli.demo.network import Azure
 from isthmus.cli.demo.plane import RunningPlane
 from isthmus.cli.demo.runs import Runs, handed_out_to
@@ -38,7 +38,7 @@ from isthmus.cli.demo.telling import DemoError, Teller, short
 from isthmus.deployment import embedded
 from isthmus.kit import certificates
 from isthmus.wire import admin
-from isthmus.wire.names import PathKind
+from isthmus.wire.names import PathKind, Role
 
 CLUSTER: Final = "cl2demo4567"
 DOMAIN: Final = "example.org"
@@ -139,9 +139,7 @@ class Story:
             self._composition.start(network.forwarding(self._azure, *into, *out))
             self._stack.enter_context(self._azure.inside(PLANE))
             self._plane = self._stack.enter_context(
-                plane.running(
-                    self._teller, self._composition, self._state, self._examples, settings=settings, ports=ports
-                )
+                plane.running(self._teller, self._composition, self._state, settings=settings, ports=ports)
             )
             self._start_control_plane()
             self._start_ingress()
@@ -246,6 +244,8 @@ class Story:
                         url=f"https://{HOST}/{self._plane.deployment.config.deployment_id}",
                         authority=self._state / "ingress" / "authority.pem",
                         health_port=_HEALTH_PORT,
+                        # The bundle belongs to the token that brought it, and each agent has its own.
+                        roles=() if name == EAST else (Role.WORKER, Role.TRIGGERER),
                         entering=self._azure.entering(name),
                         environment=tuple(self._teller.environment.items()),
                     )
@@ -260,6 +260,7 @@ class Story:
         with self._teller.step("public_path", "DAGs run on the agents, over the public internet"):
             self._runs.await_dags()
             self._run("public", tuple(EXPECTED), (EAST, WEST))
+            self._runs.show_log(*LOGGED)
 
     # --- the link --------------------------------------------------------------------------------------------------
 
