@@ -9,6 +9,7 @@ Invariant: a stack's worker side is everything that has to run where tasks run, 
 LocalExecutor, which runs tasks below the scheduler, it is the scheduler's children.
 """
 
+import importlib.util
 import secrets
 import shutil
 import socket
@@ -111,7 +112,11 @@ def migration_environment(database: services.Database) -> dict[str, str]:
     return airflow_environment(places.HOMES / "migration", urls, free_port())
 
 
-_DATABASE_PARTS = ("airflow.providers.edge3.models.db.EdgeDBManager", "isthmus.deployment.schema.IsthmusDBManager")
+_EDGE_PROVIDER = "airflow.providers.edge3"
+_DATABASE_PARTS = (
+    *([f"{_EDGE_PROVIDER}.models.db.EdgeDBManager"] if importlib.util.find_spec(_EDGE_PROVIDER) else []),
+    "isthmus.deployment.schema.IsthmusDBManager",
+)
 
 
 class Stack(ABC):
@@ -356,6 +361,10 @@ class RemoteStack(Stack):
     label = "RemoteExecutor"
     executor = "isthmus.deployment.executor.RemoteExecutor"
     worker_side = "the agent: control process, fork server, supervisors, tasks"
+    #: Environment of the agent's side alone.
+    agent_settings: ClassVar[Mapping[str, str]] = {}
+    #: What the agent does.
+    agent_roles: ClassVar[str] = "worker"
 
     def __init__(self, database: services.Database) -> None:
         """The deployment's directory is made by ``create``."""
@@ -415,11 +424,13 @@ class RemoteStack(Stack):
                 "usage_data_collection": {"enabled": "False"},
             }
         )
+        settings |= self.agent_settings
         lines = [f"{name}={value}\n" for name, value in {"AIRFLOW_HOME": str(place.tasks), **settings}.items()]
         agent_places.write_private(settings_file, "".join(lines), place.control_user)
         command = [str(place.python), "-m", "isthmus.cli.main", "agent"]
         command += ["--url", self.made.agent_url, "--token-file", str(token_file), "--ca-file", str(certificate)]
         command += ["--slots", str(SLOTS), "--state-dir", str(place.state), "--name", "bench"]
+        command += ["--role", self.agent_roles]
         command += ["--runner-environment-file", str(settings_file), "--health-listen", f"127.0.0.1:{free_port()}"]
         if place.control_user is not None and place.task_user is not None:
             command += ["--user", _user(place.control_user), "--task-user", _user(place.task_user)]
@@ -427,9 +438,8 @@ class RemoteStack(Stack):
 
     def worker_is_ready(self) -> bool:
         """The agent is enrolled and its fork server is up, which it needs to know its versions."""
-        return (
-            self.count("SELECT count(*) FROM isthmus_agent WHERE phase = 'ready' AND versions->>'airflow' <> ''") == 1
-        )
+        ready = "role = 'worker' AND phase = 'ready' AND versions->>'airflow' <> ''"
+        return self.count(f"SELECT count(*) FROM isthmus_agent WHERE {ready}") == 1
 
     def supervisor_pids(self, table: Mapping[int, measuring.Process], tasks: set[int]) -> set[int]:
         """Everything below the fork server that is no task: it forks both, and keeps two spare supervisors."""

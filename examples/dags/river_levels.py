@@ -1,8 +1,9 @@
 """A small real pipeline: how high was the river, gauge by gauge, and who has to be warned?
 
 It reads ``examples/data/river_gauges.csv`` where it runs, on the agent: the file never leaves the agent's network,
-only what a task returns does. It shows XComs between tasks, a fan-out by dynamic task mapping (one task per gauge), and
-a task that fails at its first try and succeeds when it is retried.
+only what a task returns does. It shows XComs between tasks, a fan-out by dynamic task mapping (one task per gauge), a
+deferred task (while it waits no slot is taken, and a trigger on an agent watches the clock), and a task that fails at
+its first try and succeeds when it is retried.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypedDict
 
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import dag, get_current_context, task
 
 READINGS = Path(__file__).resolve().parent.parent / "data" / "river_gauges.csv"
@@ -68,9 +70,15 @@ def river_levels() -> None:
             f"highest {summary['highest_cm']} cm at {summary['highest_at']}"
             for summary in flooded
         ]
-        return "\n".join(lines) or "no gauge above its flood mark"
+        bulletin = "\n".join(lines) or "no gauge above its flood mark"
+        print(bulletin)  # into the task's log
+        return bulletin
 
-    send_bulletin(compare(summarise.expand(gauge=list_gauges())))
+    flooded = compare(summarise.expand(gauge=list_gauges()))
+    await_editor = DateTimeSensorAsync(
+        task_id="await_editor", target_time="{{ dag_run.run_after + macros.timedelta(seconds=5) }}"
+    )
+    await_editor >> send_bulletin(flooded)
 
 
 river_levels()
