@@ -17,14 +17,12 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.bootstrapped
 AZ := .az/venv
 AZ_STAMP := $(AZ)/.bootstrapped
+LINEAGE := .lineage
+LINEAGE_STAMP := $(LINEAGE)/.bootstrapped
 # Any Python can run the bootstrap script; it picks the one for .venv itself.
 BOOTSTRAP_PYTHON = $(firstword $(wildcard $(foreach version,3.11 3.12 3.13,/usr/bin/python$(version))) $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 
-# Cheapest first, so that what is broken shows soon.
-TIERS := unit contract wire docs integration network browser security faults load e2e
-TESTS ?= $(foreach tier,$(TIERS),$(wildcard tests/$(tier)))
-
-.PHONY: help az demo test programs lint format bench bench-lab docs requirements clean
+.PHONY: help az lineage demo test programs lint format bench bench-lab parity docs screenshots requirements clean
 
 help:
 	@echo 'make demo          from the public path to a private link, on this machine; KEEP=1 leaves it running'
@@ -33,10 +31,13 @@ help:
 	@echo 'make format        let ruff rewrite what it can'
 	@echo 'make bench         compare with other executors; QUICK=1 takes under ten minutes'
 	@echo 'make bench-lab     what the lab'"'"'s endpoints cost, and how fast its machine follows (root)'
+	@echo 'make parity        run the DAGs that come with Airflow under LocalExecutor and on an agent, and compare'
 	@echo 'make docs          write the generated tables in docs/ again'
+	@echo 'make screenshots   take the pictures of docs/pages.md again (root)'
 	@echo 'make requirements  resolve requirements/*.txt again from pyproject.toml'
 	@echo 'make az            install the az command for the tests of the lab, in .az'
-	@echo 'make clean         remove .venv, .az, .demo, .bench and caches'
+	@echo 'make lineage       install the OpenLineage provider for the test of it, in .lineage'
+	@echo 'make clean         remove .venv, .az, .lineage, .demo, .bench and caches'
 
 $(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml scripts/bootstrap.py
 	@test -n "$(BOOTSTRAP_PYTHON)" || { echo 'Python 3.11 or later is needed: apt-get install python3.11' >&2; exit 2; }
@@ -51,17 +52,18 @@ $(AZ_STAMP): requirements/az.txt requirements/bootstrap.txt scripts/bootstrap.py
 
 az: $(AZ_STAMP)
 
+# The OpenLineage provider, for the agent of one test; everything else of .venv does without.
+$(LINEAGE_STAMP): requirements/lineage.txt scripts/bootstrap.py $(STAMP)
+	@$(PYTHON) scripts/bootstrap.py --into $(LINEAGE) --requirements requirements/lineage.txt --stamp $(LINEAGE_STAMP) $(VENV)
+
+lineage: $(LINEAGE_STAMP)
+
 demo: $(STAMP)
 	@$(PYTHON) scripts/programs.py demo
 	@$(PYTHON) -m isthmus.cli.demo $(if $(KEEP),--keep)
 
-# Most tests drive real processes on whatever machine this is. What failed is tried once more, in a process of its own; both
-# runs are shown, and a failure that goes away is still worth a look.
-test: lint $(AZ_STAMP) programs
-	$(PYTHON) -m pytest $(TESTS) || { \
-	  test $$? -eq 1 || exit 1; \
-	  echo 'Trying what failed once more:'; \
-	  $(PYTHON) -m pytest --last-failed --last-failed-no-failures none $(TESTS); }
+test: lint $(AZ_STAMP) $(LINEAGE_STAMP) programs
+	@$(PYTHON) scripts/lanes.py $(TESTS)
 
 # nftables, dnsmasq, HAProxy: what the lab's packets and the ingress need beside Python.
 programs: $(STAMP)
@@ -83,6 +85,13 @@ bench: $(STAMP)
 bench-lab: $(STAMP) programs
 	@$(PYTHON) -m bench.lab_paths $(if $(ROUNDS),--rounds $(ROUNDS))
 
+parity: $(STAMP)
+	@$(PYTHON) -m bench.parity
+
+screenshots: $(STAMP) programs
+	rm -rf docs/pages
+	SCREENSHOTS=docs/pages $(PYTHON) -m pytest -q tests/network/link/test_looks.py
+
 docs: $(STAMP)
 	$(PYTHON) -m isthmus.cli.documenting docs
 
@@ -91,5 +100,5 @@ requirements: $(STAMP)
 
 clean:
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m isthmus.cli.demo --clean || true; fi
-	rm -rf $(VENV) .az .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .az .lineage .demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests examples scripts bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

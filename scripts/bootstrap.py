@@ -118,7 +118,8 @@ def install_debian_package(package: str) -> None:
         if sudo is None:
             raise BootstrapError(f"{package} is missing: run as root: apt-get install {package}")
         prefix = [sudo]
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # In run level 1 a package's daemon is not started (invoke-rc.d); what we run, we start ourselves.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
     install = [*prefix, apt, "install", "--yes", "--no-install-recommends", package]
     say(f"installing the Debian package {package}")
     lists = Path("/var/lib/apt/lists")
@@ -167,11 +168,16 @@ def uv_environment(python: Path) -> dict[str, str]:
     return environment
 
 
-def install(python: Path, requirements: Path, *, checkout: bool) -> None:
-    """Install everything that ``requirements`` pins, and this checkout if wanted. Raises BootstrapError."""
+def install(python: Path, requirements: Path, *, checkout: bool, folder: Path | None = None) -> None:
+    """Install everything that ``requirements`` pins, and this checkout if wanted. Raises BootstrapError.
+
+    With ``folder`` the packages go there, and what they depend on is in the environment already.
+    """
     uv = python.with_name("uv")
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    pinned = ["--require-hashes", "--requirement", requirements]
+    pinned: list[str | Path] = ["--require-hashes", "--requirement", requirements]
+    if folder is not None:
+        pinned += ["--no-deps", "--target", folder]
     have_uv = uv.exists() or run(*pip, "--require-hashes", "--requirement", ROOT / "requirements" / "bootstrap.txt")
     if have_uv:
         environment = uv_environment(python)
@@ -198,15 +204,18 @@ def main() -> int:
     parser.add_argument("--requirements", type=Path, required=True)
     parser.add_argument("--stamp", type=Path, required=True)
     parser.add_argument("--foreign", action="store_true", help="an environment of other people's programs, not for us")
+    parser.add_argument("--into", type=Path, metavar="FOLDER", help="install there, beside what the environment has")
     arguments = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.chdir(ROOT)
     os.umask(0o022)  # other users read what is installed
     started = time.monotonic()
     try:
-        say(f"preparing {arguments.venv}")
+        say(f"preparing {arguments.into or arguments.venv}")
         python = make_environment(arguments.venv.absolute())
-        install(python, arguments.requirements, checkout=not arguments.foreign)
+        install(
+            python, arguments.requirements, checkout=not (arguments.foreign or arguments.into), folder=arguments.into
+        )
     except BootstrapError as error:
         print(f"bootstrap: {error}", file=sys.stderr)
         return 2

@@ -2,9 +2,11 @@
 
 ``pyproject.toml`` says what is wanted; existing pins stay unless uv is told otherwise (``make requirements`` after
 removing a file, or ``UV_UPGRADE=1``). All files agree with each other, because each is resolved under the first;
-az.txt alone stands by itself, in an environment of its own.
+az.txt alone stands by itself, in an environment of its own. lineage.txt has only what dev.txt has not: it is installed
+into a folder beside that environment.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path("requirements")
 
-_DEVELOPMENT = ["pyproject.toml", "--extra=runner", "--extra=plane", "--extra=lab", "--extra=azure", "--extra=dev"]
+_EXTRAS = ("runner", "git", "plane", "lab", "azure", "dev")
+_DEVELOPMENT = ["pyproject.toml", *(f"--extra={extra}" for extra in _EXTRAS)]
 
 #: file, what goes into it
 FILES = (
@@ -20,13 +23,24 @@ FILES = (
     ("bench.txt", [*_DEVELOPMENT, "--extra=bench"]),
     ("plane.txt", ["pyproject.toml", "--extra=plane"]),
     ("control.txt", ["pyproject.toml", "--extra=control", "--extra=azure"]),
-    ("runner.txt", ["pyproject.toml", "--extra=runner"]),
+    ("runner.txt", ["pyproject.toml", "--extra=runner", "--extra=git"]),
     ("agent.txt", ["pyproject.toml"]),
     ("azure.txt", ["pyproject.toml", "--extra=azure"]),
     ("lab.txt", ["pyproject.toml", "--extra=lab"]),
     ("bootstrap.txt", ["--group=bootstrap"]),
     ("az.txt", ["--group=az"]),
+    ("lineage.txt", ["--group=lineage"]),
 )
+
+
+def _pins(file: Path) -> list[str]:
+    """The pinned packages of a file, each with its hashes."""
+    return re.split(r"^(?=[a-z0-9])", file.read_text(), flags=re.MULTILINE)[1:]
+
+
+def _drop_what_is_in(base: Path, file: Path) -> None:
+    known = {pin.partition("==")[0] for pin in _pins(base)}
+    file.write_text("".join(pin for pin in _pins(file) if pin.partition("==")[0] not in known))
 
 
 def main() -> int:
@@ -39,6 +53,8 @@ def main() -> int:
         command += [*wanted, "--output-file", FOLDER / name]
         if (code := subprocess.run(command, cwd=ROOT, check=False).returncode) != 0:
             return code
+        if name == "lineage.txt":
+            _drop_what_is_in(ROOT / FOLDER / "dev.txt", ROOT / FOLDER / name)
         print(f"requirements/{name}: {(ROOT / FOLDER / name).read_text().count('==')} packages")
     return 0
 

@@ -39,7 +39,8 @@ SETTINGS = {
     "LEASE_SECONDS": "4",
     "RUNNING_LEASE_SECONDS": "8",
     "CLAIM_WAIT_SECONDS": "5",
-    "TOKEN_LIMIT": "200",
+    "TOKEN_LIMIT": "1000",
+    "ROLES": "worker, dag-processor, triggerer",
     "ALLOWED_CONNECTIONS": "public_*",
     "ALLOWED_VARIABLES": "shared_*",
     "TRUSTED_PROXIES": f"{PROXY}/32, {PLAIN_PROXY}/32",
@@ -356,7 +357,7 @@ def api(api_database: str, api_environment: dict[str, str], tmp_path_factory: py
 def seeded(api_environment: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Airflow's database has what ``seeding`` puts there; gives what is needed of it."""
     out = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("seeding.py")), "12"],
+        [sys.executable, str(Path(__file__).with_name("seeding.py")), "15"],
         env={"PATH": os.environ["PATH"], **api_environment},
         check=True,
         stdout=subprocess.PIPE,

@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from isthmus.deployment import databases, embedded
 
 #: ``api``: a Remote Execution API process.
-pytest_plugins = ["tests.apis"]
+pytest_plugins = ["tests.apis", "tests.submitting"]
 
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 

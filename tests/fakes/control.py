@@ -187,3 +187,19 @@ class Control:
             gateway_token=token or f"gateway-token-{uuid4()}",
         )
         return self.send(launch), launch.workload_id
+
+
+def callback_payload(path: str, **kwargs: object) -> dict[str, Any]:
+    """A callback of the test bundle, as the plane hands it over."""
+    callback_id = str(uuid4())
+    return {
+        "type": "ExecuteCallback",
+        "callback": {
+            "id": callback_id,
+            "fetch_method": "import_path",
+            "data": {"path": path, "kwargs": kwargs, "dag_id": "runner"},
+        },
+        "dag_rel_path": "runner_dags.py",
+        "bundle_info": {"name": BUNDLE, "version": None},
+        "log_path": f"executor_callbacks/runner/{callback_id}",
+    }

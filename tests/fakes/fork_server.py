@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from tests.fakes import component
+
 from isthmus.kit import processes
 from isthmus.wire import frames
 
@@ -96,9 +98,13 @@ class FakeForkServer:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("component", nargs="?")
     parser.add_argument(frames.SOCKET_OPTION, type=int, required=True)
     parser.add_argument(frames.LOCK_OPTION, type=int)
     options = parser.parse_args()
+    if options.component is not None:
+        component.main(options.socket_fd, options.component)
+        return
     processes.set_subreaper()
     if os.environ.get("FAKE_FAIL"):
         raise SystemExit(7)

@@ -22,7 +22,7 @@ from uuid import UUID, uuid4
 
 import uvicorn
 
-from isthmus.wire import agents, paths, probes, problems, workloads
+from isthmus.wire import agents, dags, paths, probes, problems, workloads
 from isthmus.wire.names import Kind, PathKind, Role
 from isthmus.wire.problems import Code
 
@@ -105,6 +105,7 @@ class FakePlane:
         self.heartbeat_seconds = heartbeat_seconds
         self.claim_wait_seconds = claim_wait_seconds
         self.tokens = {TOKEN}
+        self.roles = set(Role)
         self.calls: list[Call] = []
         self.faults: dict[str, deque[Fault]] = defaultdict(deque)
         self.cordoned = False
@@ -113,6 +114,8 @@ class FakePlane:
         #: What the answers to heartbeats ask for, until its report is here.
         self.probes: probes.ProbeOrder | None = None
         self.reports: list[probes.ProbeReport] = []
+        self.fetch_log: UUID | None = None
+        self.log_tails: list[agents.LogTailRequest] = []
         self.lost: list[UUID] = []
         self.agents: dict[str, tuple[UUID, UUID]] = {}
         self.queue: deque[workloads.LeasedWorkload] = deque()
@@ -265,9 +268,12 @@ class FakePlane:
         routes: dict[str, Callable[[Call], Awaitable[Answer]]] = {
             paths.ENROLMENTS: self._enrol,
             paths.HEARTBEATS: self._heartbeat,
+            paths.LOG_TAILS: self._log_tail,
             paths.CLAIMS: self._claim,
             paths.STARTS: self._start,
             paths.SETTLEMENTS: self._settle,
+            paths.COMPONENT_TOKENS: self._component_token,
+            paths.DAG_BUNDLES: self._echo,
         }
         if call.path in routes:
             return await routes[call.path](call)
@@ -315,8 +321,23 @@ class FakePlane:
             )
         )
 
+    async def _component_token(self, call: Call) -> Answer:
+        request = dags.ComponentTokenRequest.model_validate_json(call.body)
+        if refused := self._known(request.agent_id, request.instance_id):
+            return refused
+        token = f"component-token-{len(self.minted) + 1}"
+        self.minted.append(token)
+        return _yes(dags.ComponentTokenResponse(token=token, valid_seconds=600.0))
+
+    async def _echo(self, call: Call) -> Answer:
+        """What a component asks of the agent API comes back, if it is a member who asks."""
+        said = json.loads(call.body)
+        return self._known(UUID(said["agent_id"]), UUID(said["instance_id"])) or Answer(body=call.body)
+
     async def _enrol(self, call: Call) -> Answer:
         request = agents.EnrolmentRequest.model_validate_json(call.body)
+        if request.role not in self.roles:
+            return refusal(Code.ROLE_NOT_USED)
         agent_id = self.agents.get(request.name, (uuid4(),))[0]
         self.agents[request.name] = (agent_id, request.instance_id)
         return _yes(
@@ -341,8 +362,14 @@ class FakePlane:
                 cancel=tuple(self._reference(one) for one in self.cancel),
                 lost=tuple(self._reference(one) for one in self.lost),
                 probes=self.probes,
+                fetch_log=self.fetch_log,
             )
         )
+
+    async def _log_tail(self, call: Call) -> Answer:
+        request = agents.LogTailRequest.model_validate_json(call.body)
+        self.log_tails.append(request)
+        return self._known(request.agent_id, request.instance_id) or _yes(agents.LogTailResponse())
 
     def _reference(self, workload_id: UUID) -> agents.LeaseReference:
         return agents.LeaseReference(workload_id=workload_id, fence=self.fences[workload_id])
@@ -442,7 +469,8 @@ class FakePlane:
         if call.headers.get(paths.AGENT_TOKEN_HEADER.lower()) not in self.tokens:
             return refusal(Code.TOKEN_INVALID, execution=True)
         token = call.headers.get("authorization", "").removeprefix("Bearer ")
-        if str(self.task_tokens.get(token)) != call.headers.get(paths.WORKLOAD_ID_HEADER.lower()):
+        workload_id = call.headers.get(paths.WORKLOAD_ID_HEADER.lower())
+        if token not in self.minted if workload_id is None else str(self.task_tokens.get(token)) != workload_id:
             return Answer(403, b'{"detail":"Invalid auth token: Signature has expired"}')
         return self.execution(call)
 

@@ -17,7 +17,7 @@ from faults.harness.proxies import Checkpoint
 
 @pytest.fixture(scope="package")
 def plane() -> Iterator[Plane]:
-    plane = Plane()
+    plane = Plane(settings={"roles": "worker, triggerer"})
     try:
         yield plane.start()
     finally:

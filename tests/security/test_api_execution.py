@@ -103,8 +103,6 @@ def test_connections_and_variables_are_refused_in_every_version_of_the_api(
     client = agent.task(lease, **({"Airflow-API-Version": version} if version else {}))
     for method, path, code in (
         ("GET", "connections/secret_db", "connection_not_allowed"),
-        ("GET", "connections/public", "connection_not_allowed"),
-        ("GET", "connections/PUBLIC_db", "connection_not_allowed"),
         ("GET", "connections/secret_db%00public_", "connection_not_allowed"),
         ("GET", "connections", "connection_not_allowed"),
         ("GET", "connections/", "connection_not_allowed"),
@@ -127,6 +125,11 @@ def test_connections_and_variables_are_refused_in_every_version_of_the_api(
         assert response.status_code == 403, (method, path, response.text)
         if code:
             assert problem(response) == code, (method, path)
+    # What nobody has is not found, allowed or not: operators read variables with a default.
+    for path in ("connections/public", "connections/PUBLIC_db", "variables/Secret", "variables/a/b"):
+        response = client.get(path)
+        assert response.status_code == 404, (path, response.text)
+        assert response.json()["detail"]["reason"] == "not_found", path
     assert client.get("connections/public_db").json()["conn_id"] == "public_db"
 
 

@@ -209,7 +209,7 @@ def test_nothing_but_the_execution_api_is_reached_through_the_gateway(raid: Raid
     assert [answer for answer in outside if answer["status"] is not None] == []
     prefix = f"/{plane.deployment_id}{paths.EXECUTION_PREFIX}/"
     agents_own = re.compile(
-        f"/{plane.deployment_id}{paths.AGENT_PREFIX}/(heartbeats|claims|starts|settlements|workloads/[0-9a-f-]+/token)"
+        f"/{plane.deployment_id}{paths.AGENT_PREFIX}/(heartbeats|claims|starts|settlements|log-reads|workloads/[0-9a-f-]+/token)"
     )
     for seen in raid.seen:
         if agents_own.fullmatch(seen.path):

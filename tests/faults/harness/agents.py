@@ -83,6 +83,7 @@ class Agent:
                 "ISTHMUS_AGENT_CA_FILE": str(authority.certificate),
                 "ISTHMUS_AGENT_TOKEN_FILE": str(self.token_file),
                 "ISTHMUS_AGENT_NAME": self.name,
+                "ISTHMUS_AGENT_ROLE": "worker",
                 "ISTHMUS_AGENT_QUEUES": lane,
                 "ISTHMUS_AGENT_SLOTS": str(slots),
                 "ISTHMUS_AGENT_STATE_DIR": str(self.state_directory),
@@ -188,6 +189,12 @@ class Agent:
         children = [child for child in psutil.Process(self.control.pid).children() if programs.is_alive(child)]
         assert len(children) == 1, programs.describe(children)
         return children[0]
+
+    def component(self, title: str) -> psutil.Process:
+        """The DAG processor or the triggerer: the child of the control process with ``title`` in its command."""
+        children = psutil.Process(self.control.pid).children()
+        (found,) = [child for child in children if any(title in word for word in child.cmdline())]
+        return found
 
     def leftovers(self) -> list[psutil.Process]:
         """Processes that belong to tasks: what is below the fork server, and whatever else runs as the task user.

@@ -13,6 +13,7 @@ from typing import Any
 from airflow.api.common.trigger_dag import trigger_dag
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+from airflow.models import Variable
 from airflow.utils.session import create_session
 from airflow.utils.types import DagRunTriggeredByType
 
@@ -34,7 +35,11 @@ def trigger(dag_id: str, run_id: str, conf: dict[str, Any]) -> None:
     trigger_dag(dag_id, triggered_by=DagRunTriggeredByType.TEST, run_id=run_id, conf=conf)
 
 
-ACTS: dict[str, Callable[..., None]] = {"serialize": serialize, "trigger": trigger}
+def set_variable(key: str, value: str) -> None:
+    Variable.set(key, value)
+
+
+ACTS: dict[str, Callable[..., None]] = {"serialize": serialize, "trigger": trigger, "set_variable": set_variable}
 
 
 def main() -> None:

@@ -147,7 +147,9 @@ class Plane:
 
     def start_airflow(self) -> None:
         self.airflow.start()
+        self.await_airflow()
 
+    def await_airflow(self) -> None:
         def answers() -> bool:
             try:
                 return httpx.get(f"http://127.0.0.1:{self.airflow_port}/api/v2/monitor/health").status_code == 200

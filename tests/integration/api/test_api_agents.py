@@ -114,7 +114,7 @@ def test_another_agents_lease_is_not_ones_own(api: Api) -> None:
 
 def test_cordon_and_drain_reach_the_agent_with_its_next_heartbeat(api: Api) -> None:
     agent, admin = api.agent(), api.admin()
-    nothing = {"cordoned": False, "drain": False, "cancel": [], "lost": [], "probes": None}
+    nothing = {"cordoned": False, "drain": False, "cancel": [], "lost": [], "probes": None, "fetch_log": None}
     assert agent.beat() == {"heartbeat_seconds": 1.0, **nothing}
     api.queue(agent)
     admin.post(f"/admin/v1/agents/{agent.agent_id}/cordon")

@@ -175,7 +175,7 @@ class TestProbesOfAgents:
         response = api.admin().post(f"/admin/v1/agents/{agent.agent_id}/probes", json=asked)
         assert response.status_code == 202
         order_id = response.json()["probes_order_id"]
-        until(lambda: agent.beat()["probes"] == {"order_id": order_id, "connection": None, **asked})
+        until(lambda: agent.beat()["probes"] == {"order_id": order_id, "connection": None, "live": True, **asked})
         agent.beat(probe_report={**REPORT, "order_id": str(uuid.uuid4())})  # an older order's
         until(lambda: shown(api, agent)["probe_report"] is not None)
         assert agent.beat()["probes"] is not None

@@ -20,8 +20,15 @@ ELSEWHERE = {
     Code.INTERNAL: "tests/unit/deployment/test_edge.py",
     Code.TOKEN_LIMIT: "tests/integration/api/test_api_serving.py",
     Code.TOKEN_WRONG_LINK: "tests/integration/api/test_api_paths.py",
+    Code.ROLE_NOT_USED: "tests/integration/api/test_api_serving.py",
+    Code.ENCODING_UNSUPPORTED: "tests/integration/api/test_api_dags.py",
+    Code.VERIFICATION_NOT_FOUND: "tests/integration/api/test_api_verifications.py",
+    Code.LOG_NOT_ASKED: "tests/integration/api/test_api_log_tails.py",
+    Code.LOGS_NOT_KEPT: "tests/integration/api/test_api_log_shipments.py",
+    Code.LOG_READ_ENDED: "tests/integration/api/test_api_task_logs.py",
     Code.AGENTS_CUT_OFF: "tests/integration/api/test_api_paths.py",
     Code.GATEWAY_TOKEN_UNKNOWN: "the agent's gateway",
+    Code.PRIVACY_REFUSED: "the agent's gateway",
     Code.PLANE_UNREACHABLE: "the agent's gateway",
     Code.OPERATOR_TOKEN_INVALID: "tests/integration/control/test_control_problems.py",
     Code.OPERATOR_ROLE: "tests/integration/control/test_control_problems.py",
@@ -34,6 +41,7 @@ ELSEWHERE = {
     Code.LINK_NOT_FOUND: "tests/integration/control/test_control_problems.py",
     Code.LINK_EXISTS: "tests/integration/control/test_control_links.py",
     Code.LINK_IN_USE: "tests/integration/control/test_control_links.py",
+    Code.PLAN_CHANGED: "tests/integration/control/test_control_proposing.py",
     Code.CONNECTION_NOT_FOUND: "tests/integration/control/test_control_links.py",
     Code.CONNECTION_DECIDED: "tests/integration/control/test_control_links.py",
     Code.CONNECTION_FINAL: "tests/integration/control/test_control_links.py",
@@ -203,7 +211,7 @@ def test_an_oversize_body_is_cut_off_even_when_its_length_is_not_declared(api: A
     "body",
     [b"", b"null", b"[]", b'"text"', b"{", b"\xff\xfe", b"{}x", b'{"agent_id": "\\ud800"}', b"[" * 30_000, b"\x00"],
 )
-@pytest.mark.parametrize("route", ["enrolments", "heartbeats", "claims", "starts", "settlements"])
+@pytest.mark.parametrize("route", ["enrolments", "heartbeats", "claims", "starts", "settlements", "log-tails"])
 def test_garbage_is_refused_and_the_next_request_is_served(api: Api, body: bytes, route: str) -> None:
     agent = api.agent(token=_shared(api))
     response = agent.client.post(f"agent/v1/{route}", content=body)

@@ -18,12 +18,11 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography import x509
-from sqlalchemy import create_engine
 from tests import planting
-from tests.apis import Api, problem, rows, serving, until
+from tests.apis import Api, enrolment, problem, rows, serving, until
 from tests.faults.harness.certificates import Authority
 
-from isthmus.deployment import embedded, tables
+from isthmus.deployment import embedded
 from isthmus.deployment.api.execution import AREAS
 
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -32,16 +31,17 @@ _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 class Database:
     """A PostgreSQL of this module's own, that can be stopped and started."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, environment: Callable[[str], dict[str, str]]) -> None:
         self._directory = directory
         self._server = embedded.start(directory, settings=_FAST)
         planting.execute(self._server.database_url("postgres"), "CREATE DATABASE isthmus_api")
         self.url = self._server.database_url("isthmus_api")
-        engine = create_engine(self.url)
-        tables.metadata.create_all(engine)
-        engine.dispose()
-        # As much of Airflow's schema as the plane reads.
-        planting.execute(self.url, "CREATE TABLE task_instance (id uuid PRIMARY KEY, last_heartbeat_at timestamptz)")
+        subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env={"PATH": os.environ["PATH"], **environment(self.url)},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
 
     def stop(self) -> None:
         self._server.stop()
@@ -51,10 +51,10 @@ class Database:
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Database]:
+def database(airflow_environment: Callable[[str], dict[str, str]]) -> Iterator[Database]:
     directory = Path(tempfile.mkdtemp(prefix="isthmus-test-api-"))
     directory.chmod(0o711)
-    database = Database(directory)
+    database = Database(directory, airflow_environment)
     yield database
     database.stop()
     shutil.rmtree(directory)
@@ -78,7 +78,9 @@ def own(
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         started = pool.submit(back)
-        with serving(folder, database.url, airflow_environment(database.url), TOKEN_LIMIT="3") as running:
+        with serving(
+            folder, database.url, airflow_environment(database.url), TOKEN_LIMIT="3", ROLES="worker"
+        ) as running:
             started.result(10)
             yield running
 
@@ -102,6 +104,18 @@ def test_a_deployment_has_as_many_tokens_as_it_may(own: Api) -> None:
     for token in made[1:]:
         own.admin().post(f"/admin/v1/tokens/{token['token_id']}/revoke")
     own.token()
+
+
+def test_a_role_that_the_deployment_does_not_use_is_refused(own: Api) -> None:
+    token = own.token()
+    agent = own.agent(token=token["secret"])
+    for role in ("dag-processor", "triggerer"):
+        refused = agent.client.post(
+            "agent/v1/enrolments", json=enrolment(agent, role=role, name=f"{agent.name}.{role}")
+        )
+        assert (refused.status_code, problem(refused)) == (403, "role_not_used")
+        assert "[isthmus] roles" in refused.json()["hint"]
+    own.admin().post(f"/admin/v1/tokens/{token['token_id']}/revoke")
 
 
 def test_it_outlives_a_restart_of_postgresql(own: Api, database: Database) -> None:

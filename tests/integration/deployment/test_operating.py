@@ -10,8 +10,8 @@ from tests import planting
 from isthmus.deployment import reading, steering, tallies
 from isthmus.deployment.errors import PlaneRefusedError
 from isthmus.deployment.pooling import Pool
-from isthmus.deployment.reading import WorkloadFilter
-from isthmus.wire.admin import AgentHealth, WorkloadState
+from isthmus.deployment.reading import AgentFilter, WorkloadFilter
+from isthmus.wire.admin import AgentHealth, AgentOrder, WorkloadState
 from isthmus.wire.names import Kind, Role
 from isthmus.wire.problems import Code
 
@@ -29,13 +29,27 @@ async def test_agents_come_in_pages_by_name_with_their_health(pool: Pool) -> Non
     )
     await pool.execute("UPDATE isthmus_agent SET phase = 'left' WHERE id = $1", ids[2])
     await pool.execute("UPDATE isthmus_agent SET role = 'triggerer' WHERE id = $1", ids[3])
-    first, after = await reading.agents(pool, heartbeat_seconds=10, limit=3)
-    rest, end = await reading.agents(pool, heartbeat_seconds=10, limit=3, after=after)
-    assert [agent.agent_id for agent in first + rest] == ids
-    assert (after, end) == ("agent3", None)
-    assert [agent.health for agent in first] == [AgentHealth.HEALTHY, AgentHealth.UNHEALTHY, AgentHealth.LEFT]
-    [triggerer], _ = await reading.agents(pool, heartbeat_seconds=10, role=Role.TRIGGERER)
+    first = await reading.agents(pool, heartbeat_seconds=10, limit=3)
+    rest = await reading.agents(pool, heartbeat_seconds=10, limit=3, after=first.agents[-1].name)
+    assert [agent.agent_id for agent in first.agents + rest.agents] == ids
+    assert (first.has_more, rest.has_more) == (True, False)
+    assert [agent.health for agent in first.agents] == [AgentHealth.HEALTHY, AgentHealth.UNHEALTHY, AgentHealth.LEFT]
+    [triggerer] = (await reading.agents(pool, AgentFilter(role=Role.TRIGGERER), heartbeat_seconds=10)).agents
     assert triggerer == await reading.agent(pool, ids[3], heartbeat_seconds=10)
+    urgent = await reading.agents(pool, heartbeat_seconds=10, order=AgentOrder.URGENCY, limit=2)
+    assert [agent.agent_id for agent in urgent.agents] == [ids[1], ids[0]]
+    assert (urgent.has_more, urgent.matching) == (True, 5)
+    last = await reading.agents(pool, heartbeat_seconds=10, order=AgentOrder.URGENCY, start=4)
+    assert [agent.agent_id for agent in last.agents] == [ids[2]]
+    for which, found in (
+        (AgentFilter(health=AgentHealth.UNHEALTHY), [ids[1]]),
+        (AgentFilter(search="NT5"), [ids[4]]),
+        (AgentFilter(name="agent1"), [ids[0]]),
+        (AgentFilter(search="%"), []),
+    ):
+        for order in AgentOrder:
+            page = await reading.agents(pool, which, heartbeat_seconds=10, order=order)
+            assert [agent.agent_id for agent in page.agents] == found, (which, order)
     assert await refused(reading.agent(pool, uuid.uuid4(), heartbeat_seconds=10)) == Code.AGENT_UNKNOWN
 
 

@@ -84,10 +84,12 @@ def test_every_migration_can_be_taken_back(airflow_url: str, new_database: Calla
 
 def test_airflow_db_migrate_has_made_the_tables(airflow_database: str) -> None:
     """The template was made by nothing but ``airflow db migrate``: it found us by the provider's metadata."""
+    from isthmus.deployment.schema import IsthmusDBManager
+
     assert {row[0] for row in shape(airflow_database)["columns"]} == set(tables.metadata.tables)
     with databases.connected(airflow_database) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT version_num FROM isthmus_alembic_version")
-        assert cursor.fetchall() == [("0002",)]
+        assert cursor.fetchall() == [(IsthmusDBManager.revision_heads_map["0.1.0"],)]
 
 
 def test_the_manager_knows_whether_the_tables_are_up_to_date(airflow_url: str) -> None:
@@ -101,9 +103,12 @@ def test_the_manager_knows_whether_the_tables_are_up_to_date(airflow_url: str) -
         manager.upgradedb()
     with databases.connected(airflow_url) as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE isthmus_alembic_version SET version_num = '0000'")
-        with create_session() as session:
-            assert not IsthmusDBManager(session).check_migration()
-        cursor.execute("UPDATE isthmus_alembic_version SET version_num = '0001'")
+        try:
+            with create_session() as session:
+                assert not IsthmusDBManager(session).check_migration()
+        finally:
+            head = IsthmusDBManager.revision_heads_map["0.1.0"]
+            cursor.execute("UPDATE isthmus_alembic_version SET version_num = %s", (head,))
 
 
 def test_another_database_is_refused_where_the_executor_is_configured(
