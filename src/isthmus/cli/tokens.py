@@ -92,7 +92,7 @@ def create(
         typer.Option(
             "--bundle",
             metavar="PATTERN",
-            help="Its agents may bring DAG bundles of such names only, as in sales_*; may repeat.",
+            help="Its agents may bring DAG bundles of such names, and run their triggers, only: sales_*; may repeat.",
         ),
     ] = None,
     quiet: Quiet = False,

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -33,6 +33,8 @@ from isthmus.wire.problems import Code
 _TEXT: Final = re.compile(r"isthmus_(d[a-z2-7]{7})_([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
 #: Looking for unknown tokens in the database must not be a lever: once in this time, for all of them.
 _MISS_SECONDS: Final = 1.0
+#: Patterns of a token's scope that a refusal names.
+_NAMED_PATTERNS: Final = 5
 #: Only one transaction at a time counts the active tokens and adds one.
 _LIMIT_LOCK: Final = 0x6973746D746F6B  # "istmtok"
 
@@ -74,12 +76,19 @@ class Token:
     successor_id: str | None
     #: The private link connections that it is bound to; empty where any path will do.
     links: frozenset[int] = frozenset()
-    #: Patterns of the names of DAG bundles that its agents may bring; empty where any name will do.
+    #: Patterns of the names of DAG bundles that its agents may bring and run triggers of; empty where any will do.
     bundles: frozenset[str] = frozenset()
 
     def covers_bundle(self, name: str) -> bool:
-        """Whether its agents may bring a bundle of this name."""
+        """Whether its agents may bring a bundle of this name, and run triggers of its DAGs."""
         return not self.bundles or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.bundles)
+
+    @property
+    def bundle_scope(self) -> str:
+        """The bundles that it is limited to, for people."""
+        patterns = sorted(self.bundles)
+        named = ", ".join(patterns[:_NAMED_PATTERNS])
+        return f"{named} and {len(patterns) - _NAMED_PATTERNS} more" if len(patterns) > _NAMED_PATTERNS else named
 
     def state(self, now: datetime) -> TokenState:
         """Whether the token opens the door at ``now``."""
@@ -121,6 +130,22 @@ def check_scope(token: Token, role: Role, queues: Iterable[str]) -> None:
         raise PlaneRefusedError(
             Code.TOKEN_SCOPE, f"The token {token.name!r} is for the queues {allowed}, not {', '.join(outside)}."
         )
+
+
+def covered_bundles(token: Token, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``names`` that the token covers. No names at all mean any bundle, for which it must not be limited.
+
+    Raises PlaneRefusedError(TOKEN_SCOPE) when it is limited and nothing is left.
+    """
+    covered = tuple(name for name in names if token.covers_bundle(name))
+    if token.bundles and not covered:
+        said = "names none of these" if names else "names none, which would mean all"
+        raise PlaneRefusedError(
+            Code.TOKEN_SCOPE,
+            f"The token {token.name!r} is for the bundles {token.bundle_scope}, and the triggerer {said} "
+            "([dag_processor] dag_bundle_config_list of its environment).",
+        )
+    return covered
 
 
 def check_path(token: Token, arrival: Arrival) -> None:

@@ -127,9 +127,9 @@ MEANINGS: Final[dict[Code, Meaning]] = {
     ),
     Code.TOKEN_SCOPE: Meaning(
         403,
-        "The agent token does not cover this role or queue",
+        "The agent token does not cover this role, queue or bundle",
         False,
-        "Start the agent with a role and queues that the token allows, or create a token for these.",
+        "Start the agent with a role, queues and bundles that the token allows, or create a token for these.",
     ),
     Code.TOKEN_WRONG_LINK: Meaning(
         403,

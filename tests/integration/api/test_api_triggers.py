@@ -215,6 +215,18 @@ def test_queues_and_bundles_decide(api: Api, enlist: Enlist, deferred: Deferred)
     await_triggers(stranger, third, bundles=["another", "tests"])
 
 
+def test_a_token_s_bundles_hold_for_triggers(api: Api, enlist: Enlist, deferred: Deferred) -> None:
+    site = enlist(token=api.token(bundles=["site_*"])["secret"])
+    _, trigger = deferred.task(site.queue)
+    for foreign in ([], ["tests"]):
+        assert problem(site.post("triggers/load", wait_seconds=0, revision="", bundles=foreign)) == "token_scope"
+    load(site, bundles=["site_oslo", "tests"])
+    time.sleep(1.5)  # a poll passes
+    assert load(site, bundles=["site_oslo", "tests"])["trigger_ids"] == [], "its DAG is in a bundle of others"
+    owner = enlist(queues=[site.queue], token=api.token(bundles=["tests"])["secret"])
+    await_triggers(owner, trigger, bundles=["site_oslo", "tests"])
+
+
 def test_capacity_and_sharing(api: Api, enlist: Enlist, deferred: Deferred) -> None:
     one = enlist()
     two = enlist(queues=[one.queue])

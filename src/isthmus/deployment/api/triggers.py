@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from isthmus.deployment import tokens
 from isthmus.deployment.api import asgi
 from isthmus.deployment.api.operations import ENROLLED, Caller, Operation
 from isthmus.deployment.errors import PlaneRefusedError
@@ -86,8 +87,9 @@ class TriggerApi:
     async def load(self, caller: Caller, asked: TriggerLoadRequest) -> TriggerLoadResponse:
         """Wait for a change of the triggers that the agent holds."""
         agent = await self._triggerer(caller, asked.agent_id, asked.instance_id)
+        bundles = tokens.covered_bundles(caller.token, asked.bundles)
         wait_seconds = min(asked.wait_seconds, self._plane.config.claim_wait_seconds)
-        loading = self._plane.loads.load(agent, asked.capacity, asked.bundles, asked.revision, wait_seconds)
+        loading = self._plane.loads.load(agent, asked.capacity, bundles, asked.revision, wait_seconds)
         loaded = await asgi.unless_gone(loading, caller.receive)
         return TriggerLoadResponse(fence=loaded.fence, trigger_ids=loaded.trigger_ids, revision=loaded.revision)
 

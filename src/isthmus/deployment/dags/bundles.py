@@ -25,8 +25,6 @@ POLL_SECONDS: Final = 5.0
 OFFER_SECONDS: Final = 3 * POLL_SECONDS
 #: A free bundle is left to agents with fewer bundles for this long.
 COURTESY_SECONDS: Final = 2 * POLL_SECONDS
-#: Patterns of a token's scope that a refusal names.
-NAMED_PATTERNS: Final = 5
 #: One at a time decides about bundles.
 _LOCK: Final = 0x6973746D62756E  # "istmbun"
 
@@ -239,12 +237,9 @@ async def _register(
 
 
 def _out_of_scope(token: Token) -> str:
-    allowed = sorted(token.bundles)
-    named = ", ".join(allowed[:NAMED_PATTERNS])
-    more = f" and {len(allowed) - NAMED_PATTERNS} more" if len(allowed) > NAMED_PATTERNS else ""
     return (
-        f"The token {token.name!r} is for the bundles {named}{more}. Choose such a name, or use a token that may bring "
-        "this one (isthmus token create --bundle)."
+        f"The token {token.name!r} is for the bundles {token.bundle_scope}. Choose such a name, or use a token that "
+        "may bring this one (isthmus token create --bundle)."
     )
 
 
