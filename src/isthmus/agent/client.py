@@ -87,6 +87,11 @@ _PROBLEM: Final = problems.CONTENT_TYPE.encode()
 _HTML_TAG: Final = re.compile(r"<(script|style).*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
+def is_not_about_the_call(error: IsthmusError) -> bool:
+    """Whether the same call can succeed later: an outage, or a refusal of the agent, its token or the URL."""
+    return error.retryable or error.code in AGENT_CODES or error.code == DEPLOYMENT_NOT_FOUND
+
+
 class TokenRefusedError(RefusedError):
     """The plane refuses the agent token that was sent; ``version`` is the credential's at that time."""
 
@@ -318,7 +323,7 @@ class PlaneClient:
         except RefusedError as error:
             self._road.opened()
             self._welcome.clear()
-            if path in _LASTING and (error.code in AGENT_CODES or error.code == DEPLOYMENT_NOT_FOUND):
+            if path in _LASTING and is_not_about_the_call(error):
                 self._refused.add(path)
                 self._health.raise_(conditions.REFUSED, str(error), error.hint)
             if error.code in TOKEN_CODES:

@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from isthmus.agent import privacy
-from isthmus.agent.client import AGENT_CODES, DEPLOYMENT_NOT_FOUND, PlaneClient
+from isthmus.agent.client import PlaneClient, is_not_about_the_call
 from isthmus.agent.config import Timing
 from isthmus.agent.enrolling import Membership
 from isthmus.agent.forkserver import ForkServer
@@ -223,11 +223,11 @@ class Running:
                 wait = patience.after(error)
                 if error.code == Code.AGENT_UNKNOWN:
                     self._membership.forgotten()
-                elif not error.retryable and error.code not in AGENT_CODES and error.code != DEPLOYMENT_NOT_FOUND:
+                elif is_not_about_the_call(error):
+                    await self._client.rest(error, wait)
+                else:
                     log.error("the plane does not take a start", error=str(error), hint=error.hint)
                     return None
-                else:
-                    await self._client.rest(error, wait)
                 continue
             return response.verdicts
 

@@ -10,7 +10,7 @@ import asyncio
 from uuid import UUID
 
 from isthmus.agent import conditions
-from isthmus.agent.client import AGENT_CODES, DEPLOYMENT_NOT_FOUND, PlaneClient
+from isthmus.agent.client import PlaneClient, is_not_about_the_call
 from isthmus.agent.config import Timing
 from isthmus.agent.enrolling import Membership
 from isthmus.agent.patience import Patience
@@ -102,7 +102,7 @@ class Settling:
         if error.code == Code.AGENT_UNKNOWN:
             self._membership.forgotten()
             return 0.0
-        if error.retryable or error.code in AGENT_CODES or error.code == DEPLOYMENT_NOT_FOUND:
+        if is_not_about_the_call(error):
             return wait
         if len(batch) > 1:
             self._limit = 1

@@ -13,6 +13,7 @@ One part of one log is in memory at a time, and there is a pause after each: tas
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import zlib
@@ -22,7 +23,7 @@ from typing import BinaryIO, Final
 from uuid import UUID
 
 from isthmus.agent import conditions, logfiles
-from isthmus.agent.client import AGENT_CODES, DEPLOYMENT_NOT_FOUND, PlaneClient
+from isthmus.agent.client import PlaneClient, is_not_about_the_call
 from isthmus.agent.config import Timing
 from isthmus.agent.enrolling import Membership
 from isthmus.agent.logfiles import LogFileError
@@ -122,9 +123,7 @@ class Shipping:
     def ended(self, workload_id: UUID) -> None:
         """It has ended, or was never launched; nothing writes its log any more."""
         if self._wanted and self._marker(workload_id).exists():
-            self._waiting.append(workload_id)
-            self._done.clear()
-            self._due.set()
+            self._wait_for(workload_id)
 
     @property
     def waiting(self) -> int:
@@ -145,13 +144,13 @@ class Shipping:
         """What a former process has left, oldest first."""
         found = sorted(self._folder.glob("*.json"), key=lambda one: one.stat().st_mtime)
         for marker in found[:_MOST_WAITING]:
-            try:
-                self._waiting.append(UUID(marker.stem))
-            except ValueError:
-                continue
-        if self._waiting:
-            self._done.clear()
-            self._due.set()
+            with contextlib.suppress(ValueError):  # somebody else's file
+                self._wait_for(UUID(marker.stem))
+
+    def _wait_for(self, workload_id: UUID) -> None:
+        self._waiting.append(workload_id)
+        self._done.clear()
+        self._due.set()
 
     def _drop_markers(self) -> None:
         """What was to be shipped before somebody turned it off."""
@@ -179,7 +178,7 @@ class Shipping:
                 if error.code == Code.AGENT_UNKNOWN:
                     await self._clock.sleep(wait)  # the heartbeat finds out as well, and enrols anew
                     continue
-                if error.retryable or error.code in AGENT_CODES or error.code == DEPLOYMENT_NOT_FOUND:
+                if is_not_about_the_call(error):
                     await self._client.rest(error, wait)
                     continue
                 log.warning("the plane does not keep a task's log", workload_id=str(workload_id), error=str(error))

@@ -31,6 +31,7 @@ from isthmus.wire.problems import CONTENT_TYPE, Problem
 
 P = ParamSpec("P")
 Answer = TypeVar("Answer", bound=Response)
+Paged = TypeVar("Paged", admin.BundlePage, admin.TriggersView)
 
 #: An admin call is one short statement; longer means that the database is in trouble.
 TIMEOUT_SECONDS: Final = 20.0
@@ -287,27 +288,15 @@ class Plane:
 
     def bundles(self) -> admin.BundlePage:
         """All DAG bundles."""
-        found: list[admin.BundleView] = []
-        refused: tuple[admin.RefusedBundleView, ...] = ()
-        start: int | None = 0
-        while start is not None:
-            wanted: dict[str, str | None] = {"start": str(start), "limit": str(PAGE)}
-            page = self._ask(admin.BundlePage, "GET", paths.ADMIN_BUNDLES, query=wanted)
-            found += page.bundles
-            refused, start = page.refused, page.next_start
-        return admin.BundlePage(bundles=tuple(found), refused=refused)
+        pages = self._pages(admin.BundlePage, paths.ADMIN_BUNDLES)
+        found = tuple(bundle for page in pages for bundle in page.bundles)
+        return pages[-1].model_copy(update={"bundles": found})
 
     def triggers(self) -> admin.TriggersView:
         """Who runs triggers, and what waits for somebody to."""
-        found: list[admin.TriggererView] = []
-        start = 0
-        while True:
-            wanted: dict[str, str | None] = {"start": str(start), "limit": str(PAGE)}
-            page = self._ask(admin.TriggersView, "GET", paths.ADMIN_TRIGGERS, query=wanted)
-            found += page.triggerers
-            if page.next_start is None:
-                return page.model_copy(update={"triggerers": tuple(found)})
-            start = page.next_start
+        pages = self._pages(admin.TriggersView, paths.ADMIN_TRIGGERS)
+        found = tuple(triggerer for page in pages for triggerer in page.triggerers)
+        return pages[-1].model_copy(update={"triggerers": found})
 
     def queues(self) -> admin.QueuePage:
         """All queues."""
@@ -328,6 +317,15 @@ class Plane:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _pages(self, kind: type[Paged], path: str) -> list[Paged]:
+        """Every page of a list, one at least."""
+        pages: list[Paged] = []
+        start: int | None = 0
+        while start is not None:
+            pages.append(self._ask(kind, "GET", path, query={"start": str(start), "limit": str(PAGE)}))
+            start = pages[-1].next_start
+        return pages
 
     def _ask(
         self,

@@ -121,6 +121,11 @@ class Begin(Request):
     gateway_token: str = Field(repr=False)
     privacy: Privacy = Privacy.OPEN
 
+    @property
+    def wants_reasons(self) -> bool:
+        """Whether the plane may know why something has failed."""
+        return self.privacy is Privacy.OPEN
+
 
 class Status(Request):
     """Component → control: how it is; sent on a change. ``warnings`` is everything that is wrong now."""

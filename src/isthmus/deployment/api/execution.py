@@ -44,7 +44,8 @@ from isthmus.deployment.errors import DatabaseError, PlaneRefusedError, translat
 from isthmus.deployment.plane import Plane
 from isthmus.deployment.pooling import Pool
 from isthmus.deployment.tables import SCHEDULER_CHANNEL
-from isthmus.deployment.triggers import admitting, holding
+from isthmus.deployment.triggers import admitting as triggers_admitting
+from isthmus.deployment.triggers import holding
 from isthmus.wire import paths
 from isthmus.wire.names import Role
 from isthmus.wire.problems import Code, execution_problem, problem
@@ -163,12 +164,12 @@ class ExecutionApi:
         self, held: Held, method: str, path: str, authorization: list[asgi.Header]
     ) -> list[asgi.Header]:
         """The header for Airflow of an agent's own call: as it came, or with a token for whom the call is made."""
-        if held.role is Role.DAG_PROCESSOR:
-            await dags_admitting.check(self._plane.pool, UUID(held.subject_id), _parts(path))
-            return authorization
-        if held.role is not Role.TRIGGERER:
-            return authorization
-        subject = await admitting.subject(self._plane.pool, UUID(held.subject_id), method, _parts(path))
+        agent_id, subject = UUID(held.subject_id), None
+        match held.role:
+            case Role.DAG_PROCESSOR:
+                await dags_admitting.check(self._plane.pool, agent_id, _parts(path))
+            case Role.TRIGGERER:
+                subject = await triggers_admitting.subject(self._plane.pool, agent_id, method, _parts(path))
         return authorization if subject is None else [(b"authorization", b"Bearer " + self._mint(subject).encode())]
 
     async def _tell_of_triggers(self) -> None:

@@ -28,5 +28,3 @@ async def check(pool: Pool, agent_id: UUID, parts: Sequence[str]) -> None:
                 raise PlaneRefusedError(
                     Code.TOKEN_SCOPE, f"A DAG processor may not ask for {parts[0]} of this DAG: it does not parse it."
                 )
-        case _:
-            pass

@@ -71,15 +71,16 @@ class TriggersSummary:
     groups: tuple[WaitingGroup, ...]
 
 
+#: ``$2`` is after how many seconds without a heartbeat an agent is away.
 _ABLE: Final = f"({TAKES} AND a.last_heartbeat_at > now() - $2 * interval '1 second')"
 
 _TRIGGERERS: Final = f"""
 SELECT t.agent_id, a.name AS agent_name, coalesce(h.held, 0)::int AS held, t.capacity, a.queues, t.bundles,
-       {_ABLE.replace("$2", "$1")} IS TRUE AS takes, t.loaded_at
+       {_ABLE} IS TRUE AS takes, t.loaded_at
 FROM isthmus_triggerer AS t
 JOIN isthmus_agent AS a ON a.id = t.agent_id AND a.instance_id = t.instance_id
 LEFT JOIN (SELECT triggerer_id, count(*) AS held FROM trigger GROUP BY triggerer_id) AS h ON h.triggerer_id = t.job_id
-ORDER BY a.name LIMIT $2 OFFSET $3
+ORDER BY a.name LIMIT $1 OFFSET $3
 """
 
 _TOTALS: Final = """
@@ -124,7 +125,7 @@ async def summary(pool: Pool, patience: Patience, *, start: int, limit: int) -> 
 
 
 async def _summary(connection: Connection, patience: Patience, *, start: int, limit: int) -> TriggersSummary:
-    triggerers = await connection.fetch(_TRIGGERERS, patience.agent_seconds, limit + 1, start)
+    triggerers = await connection.fetch(_TRIGGERERS, limit + 1, patience.agent_seconds, start)
     totals = await connection.fetchrow(_TOTALS, patience.central_seconds)
     assert totals is not None  # noqa: S101 - an aggregate has a row
     groups = await connection.fetch(_GROUPS, patience.central_seconds, patience.agent_seconds, MOST_GROUPS)

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ValidationError
 
 from isthmus.kit.errors import RefusedError, UnreachableError
 from isthmus.wire import dags, frames, paths
-from isthmus.wire.names import Privacy
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -45,7 +44,7 @@ class Plane:
     @property
     def wants_reasons(self) -> bool:
         """Whether the plane may know why a file could not be imported."""
-        return self._begun().privacy is Privacy.OPEN
+        return self._begun().wants_reasons
 
     def note_failure(self) -> None:
         """A call by the same road, of somebody else's, has failed for want of the plane."""

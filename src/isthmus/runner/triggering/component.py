@@ -17,7 +17,6 @@ from isthmus.runner.triggering.holding import Holding
 from isthmus.runner.triggering.reporting import Reporting
 from isthmus.wire import frames
 from isthmus.wire.agents import AgentWarning, Severity
-from isthmus.wire.names import Privacy
 
 log = get(component="triggerer")
 
@@ -60,7 +59,7 @@ def main(socket_fd: int) -> None:
         Calls(begun),
         fence=lambda: holding.fence,
         stopped=link.stopped,
-        wants_reasons=lambda: begun().privacy is Privacy.OPEN,
+        wants_reasons=lambda: begun().wants_reasons,
     )
     _use_one_arena()
     # What both processes have imported stays shared: a collection would write to every page of it.
