@@ -64,6 +64,11 @@ uvloop.run(serving.run(compat.deployment_config(), ready=ready))
 """
 
 
+#: For the names of agents. One for all: processes may share a database.
+_numbers = itertools.count()
+_running: "list[Api]" = []
+
+
 @dataclass
 class Agent:
     """An agent played over the wire."""
@@ -159,8 +164,13 @@ class Api:
     private_key: Path
     admin_token_file: Path
     log: Path
-    numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     open: list[httpx.Client] = field(default_factory=list)
+
+    def close(self, first: int = 0) -> None:
+        """Close the clients, those from the ``first`` on."""
+        for client in self.open[first:]:
+            client.close()
+        del self.open[first:]
 
     @property
     def tls(self) -> ssl.SSLContext:
@@ -199,7 +209,7 @@ class Api:
 
     def agent(self, *, token: str | None = None, name: str | None = None, **values: Any) -> Agent:
         """An agent that has enrolled, for a queue of its own."""
-        number = next(self.numbers)
+        number = next(_numbers)
         agent = Agent(
             api=self,
             name=name or f"agent-{number}",
@@ -318,10 +328,12 @@ def serving(directory: Path, database_url: str, environment: dict[str, str], **s
             admin_token_file=admin_token,
             log=log,
         )
+        _running.append(api)
         yield api
     finally:
-        for client in api.open if api is not None else []:
-            client.close()
+        if api is not None:
+            _running.remove(api)
+            api.close()
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(20)
@@ -329,6 +341,15 @@ def serving(directory: Path, database_url: str, environment: dict[str, str], **s
             process.kill()
             process.wait()
             process.stdout.close()
+
+
+@pytest.fixture(autouse=True)
+def closed_clients() -> Iterator[None]:
+    """Close what a test has opened, when it is over: thousands of tests share a process and its files."""
+    before = {id(api): len(api.open) for api in _running}
+    yield
+    for api in _running:
+        api.close(before.get(id(api), 0))
 
 
 @pytest.fixture(scope="session")

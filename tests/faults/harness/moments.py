@@ -6,6 +6,7 @@ from enum import StrEnum
 from faults.harness import waits
 from faults.harness.agents import Agent
 from faults.harness.proxies import Checkpoint, Seen
+from isthmus.wire import paths
 
 
 class Who(StrEnum):
@@ -38,7 +39,8 @@ class Moments:
         if moment is Moment.BEFORE:
             self.checkpoint.hold(path)
         else:
-            self.checkpoint.drop_answer(path, when)
+            # A task that starts before the kill would fail with its agent, as it has to.
+            self.checkpoint.drop_answer(path, when, then_hold=paths.STARTS)
 
     def strike(self, moment: Moment, who: Who) -> None:
         """Kill as soon as a request that is watched for is where ``moment`` says."""
@@ -46,10 +48,10 @@ class Moments:
             self.checkpoint.await_held(60)
             self._kill(who)
             self.checkpoint.release()  # what was on its way arrives late
-            self.checkpoint.held.clear()
         else:
             waits.until("an answer is lost", lambda: len(self.checkpoint.dropped()) > self._lost, seconds=60)
             self._kill(who)
+            self.checkpoint.release(forget=True)
 
     def _kill(self, who: Who) -> None:
         """End one of them, and have it started again as a service manager does."""

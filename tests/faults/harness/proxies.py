@@ -158,7 +158,7 @@ class Checkpoint:
 
     ``hold(pattern)`` keeps matching requests from going on until ``release``, also when who sent them is gone by then:
     so a delayed packet arrives late. ``drop_answer(pattern, when)`` forwards the next matching request, and closes the
-    connection in place of answering.
+    connection in place of answering; from that moment on it can hold others.
     """
 
     def __init__(self, loop: Loop, authority: Authority, target_port: int, trusted: Authority) -> None:
@@ -170,7 +170,8 @@ class Checkpoint:
         self._loop = loop
         self._hold: re.Pattern[str] | None = None
         self._released = asyncio.Event()
-        self._drop: tuple[re.Pattern[str], Callable[[Seen], bool]] | None = None
+        self._forgets = False
+        self._drop: tuple[re.Pattern[str], Callable[[Seen], bool], str | None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         pair = authority.issue(f"checkpoint-{self.port}")
         server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -179,11 +180,7 @@ class Checkpoint:
         self._server = loop.run(asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=server_context))
 
     def hold(self, pattern: str) -> None:
-        def apply() -> None:
-            self._released.clear()
-            self._hold = re.compile(pattern)
-
-        self._loop.call(apply)
+        self._loop.call(lambda: self._hold_from_now(pattern))
 
     def await_held(self, seconds: float = 20) -> Seen:
         return waits.until("a request is held at the checkpoint", lambda: self.held, seconds=seconds, pause=0.02)[0]
@@ -196,18 +193,20 @@ class Checkpoint:
 
         self._loop.call(apply)
 
-    def release(self) -> None:
-        """New requests pass, and the held ones go on."""
+    def release(self, *, forget: bool = False) -> None:
+        """New requests pass, and the held ones go on, or are lost."""
 
         def apply() -> None:
             self._hold = None
+            self._forgets = forget
             self._released.set()
+            self.held.clear()
 
         self._loop.call(apply)
 
-    def drop_answer(self, pattern: str, when: Callable[[Seen], bool]) -> None:
+    def drop_answer(self, pattern: str, when: Callable[[Seen], bool], *, then_hold: str | None = None) -> None:
         def apply() -> None:
-            self._drop = (re.compile(pattern), when)
+            self._drop = (re.compile(pattern), when, then_hold)
 
         self._loop.call(apply)
 
@@ -221,6 +220,11 @@ class Checkpoint:
                 task.cancel()
 
         self._loop.call(apply)
+
+    def _hold_from_now(self, pattern: str) -> None:
+        self._released.clear()
+        self._forgets = False
+        self._hold = re.compile(pattern)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -261,6 +265,8 @@ class Checkpoint:
             if self._hold is not None and self._hold.search(seen.path):
                 self.held.append(seen)
                 await self._released.wait()
+                if self._forgets:
+                    return
             await _send(plane, there, request, body)
             outgoing = await _receive(plane, back)
             if outgoing is None:
@@ -270,6 +276,8 @@ class Checkpoint:
             seen.status = response.status_code
             if self._drop is not None and self._drop[0].search(seen.path) and self._drop[1](seen):
                 seen.dropped = True
+                if self._drop[2] is not None:
+                    self._hold_from_now(self._drop[2])
                 self._drop = None
                 return
             await _send(here, writer, response, seen.answer)

@@ -1,6 +1,5 @@
 """The whole Remote Execution API with its database behind PgBouncer in transaction mode, and notifications past it."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,7 +25,6 @@ def pooled_api(
             tmp_path_factory.mktemp("pooled"), api_database, airflow_environment(url), NOTIFY_URL=api_database
         ) as running,
     ):
-        running.numbers = itertools.count(10_000)  # no agent and no queue of the process beside it
         yield running
 
 
