@@ -16,10 +16,9 @@ async def test_statements_take_turns_at_the_servers_sessions(core_url: str) -> N
             return session, await connection.fetchval("SELECT $1::int + jsonb_array_length($2)", number, [1, 2])
 
     with poolers.pooled(core_url) as url:
-        pool = await pooling.open_pool(url, size=6)
-        answers = await asyncio.gather(*(ask(number) for number in range(200)))
-        alone = [await pool.fetchval("SELECT $1::int", number) for number in range(20)]
-        await pool.close()
+        async with await pooling.open_pool(url, size=6) as pool:
+            answers = await asyncio.gather(*(ask(number) for number in range(200)))
+            alone = [await pool.fetchval("SELECT $1::int", number) for number in range(20)]
     assert [answer for _, answer in answers] == [number + 2 for number in range(200)]
     assert len({session for session, _ in answers}) == poolers.SESSIONS
     assert alone == list(range(20))
