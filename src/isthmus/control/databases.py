@@ -4,8 +4,9 @@ One URL goes in, as people write it. Passwords never reach an error's text. All 
 transaction with the audit entry about it.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, Self
 
 from sqlalchemy.engine import URL, make_url
@@ -20,6 +21,7 @@ LEAST_MAJOR_VERSION: Final = 14
 
 _CONNECT_SECONDS: Final = 10
 _STATEMENT_SECONDS: Final = 15
+_CLOSE_SECONDS: Final = 5
 
 
 def asyncpg_url(url: str) -> URL:
@@ -62,16 +64,50 @@ class Database:
                 "server_settings": {"application_name": "isthmus-control"},
             },
         )
+        self._users = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # Who was cancelled gives its connection back a moment later.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._unused.wait()
         await self._engine.dispose()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A connection in a transaction, committed unless something is raised. Raises DatabaseError."""
-        with translated():
-            async with self._engine.begin() as connection:
-                yield connection
+        with translated(), self._in_use():
+            connection = self._engine.connect()
+            try:
+                await _to_the_end(connection.start())
+                async with connection.begin():
+                    yield connection
+            finally:
+                if connection.sync_connection is not None:
+                    await _to_the_end(connection.close())
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        self._users += 1
+        self._unused.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._unused.set()
+
+
+async def _to_the_end(work: Awaitable[object]) -> None:
+    """Await ``work``, also when cancelled meanwhile: a connection that is half open or half closed is nobody's."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

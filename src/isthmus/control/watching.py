@@ -39,7 +39,9 @@ class Watch:
         self._clock = clock
         self._look_seconds = look_seconds
         self._woken = asyncio.Event()
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        #: Clusters whose link is being carried, and the tasks of these, which go on a little longer (``_follow_up``).
+        self._under_way: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._backoffs: dict[str, Backoff] = {}
         self._not_before: dict[str, tuple[float, int]] = {}
         self._failures: dict[str, IsthmusError] = {}
@@ -58,9 +60,9 @@ class Watch:
                 await self._round()
                 await self._clock.wait(self._woken, self._look_seconds)
         finally:
-            for task in self._under_way.values():
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _round(self) -> None:
         try:
@@ -77,7 +79,9 @@ class Watch:
         for one in found:
             if one.cluster_id not in self._under_way and self._is_due(one):
                 task = asyncio.create_task(self._carry(one), name=f"link of {one.cluster_id}")
-                self._under_way[one.cluster_id] = task
+                self._under_way.add(one.cluster_id)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         conditions.show(self._health, found, self._failures)
 
     def _is_due(self, link: Link) -> bool:
@@ -107,7 +111,7 @@ class Watch:
             self._failures.pop(link.cluster_id, None)
         finally:
             self.looks += 1
-            del self._under_way[link.cluster_id]
+            self._under_way.discard(link.cluster_id)
         await self._follow_up(link)
 
     async def _follow_up(self, link: Link) -> None:

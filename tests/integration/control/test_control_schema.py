@@ -58,6 +58,24 @@ async def test_a_database_that_is_away_is_an_error_that_passes() -> None:
         assert caught.value.retryable
 
 
+async def test_who_is_cancelled_at_the_end_leaves_no_connection(new_database: Callable[[], str]) -> None:
+    url, busy = new_database(), asyncio.Event()
+
+    async def use() -> None:
+        async with database.begin() as connection:
+            busy.set()
+            await connection.execute(text("SELECT pg_sleep(10)"))
+
+    async with Database(url) as database:
+        user = asyncio.create_task(use())
+        await busy.wait()
+        user.cancel()  # and nobody waits for it
+    assert user.done()
+    async with Database(url) as after, after.begin() as connection:
+        open_now = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        assert (await connection.execute(text(open_now))).scalar_one() == 1
+
+
 @pytest.mark.parametrize("url", ["sqlite:///x", "mysql://a:b@c/d", "nonsense", ""])
 def test_only_postgresql_is_taken(url: str) -> None:
     with pytest.raises(ConfigError):
