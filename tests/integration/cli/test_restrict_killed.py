@@ -53,7 +53,11 @@ class Wire:
         with contextlib.suppress(OSError):
             while True:
                 near = self._listening.accept()[0]
-                far = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    near.close()
+                    continue
                 for source, sink in ((near, far), (far, near)):
                     thread = threading.Thread(target=self._carry, args=(source, sink))
                     self._threads.append(thread)

@@ -75,6 +75,16 @@ def test_another_version_of_airflow_is_refused(plane: Any, monkeypatch: pytest.M
     assert caught.value.code == "airflow_version"
 
 
+@pytest.fixture
+def hasty(plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for an agent that is not there."""
+    from isthmus.deployment import tasklogs  # noqa: PLC0415
+
+    for seconds in ("FILE_SECONDS", "STORE_SECONDS"):
+        monkeypatch.setattr(tasklogs, seconds, 1.0)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_a_running_tasks_log_is_with_its_agent(plane: Any, run_dag: Callable[..., str]) -> None:
     run_dag({"task_id": "one"})
     plane.loop()
@@ -88,6 +98,7 @@ def test_a_running_tasks_log_is_with_its_agent(plane: Any, run_dag: Callable[...
     assert "No agent is known" in asked.get_task_log(plane.task_instance(), 1)[0][0]
 
 
+@pytest.mark.usefixtures("hasty")
 def test_airflow_shows_that_message_instead_of_fetching_from_the_host(plane: Any, run_dag: Callable[..., str]) -> None:
     run_dag({"task_id": "one"})
     plane.loop()
