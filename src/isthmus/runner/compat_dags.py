@@ -39,7 +39,7 @@ from isthmus.kit.errors import ConfigError
 from isthmus.runner import compat
 from isthmus.runner.clients import GatewayClient
 
-__all__ = ["Bundle", "Desk", "Outcome", "Processor", "check", "get_bundles", "read_callback"]
+__all__ = ["Bundle", "Desk", "Outcome", "Processor", "check", "get_bundles", "make_bundles", "read_callback"]
 
 _CALLBACK: Final[TypeAdapter[Any]] = TypeAdapter(CallbackRequest)
 
@@ -210,6 +210,16 @@ def get_bundles() -> tuple[dict[str, BaseDagBundle], tuple[str, ...]]:
         ) from error
 
 
+def make_bundles(names: Iterable[str]) -> dict[str, BaseDagBundle]:
+    """Those of the configured bundles that can be made now."""
+    configured = DagBundlesManager()  # type: ignore[no-untyped-call]
+    made: dict[str, BaseDagBundle] = {}
+    for name in names:
+        with suppress(Exception):  # why it cannot was said when it was first tried
+            made[name] = configured.get_bundle(name)
+    return made
+
+
 def read_callback(request: dict[str, Any]) -> Any:
     """Airflow's callback request. Raises ValueError."""
     return _CALLBACK.validate_json(json.dumps(request))  # ValidationError is a ValueError
@@ -267,9 +277,9 @@ class Processor(DagFileProcessorManager):
         return len(self._processors)
 
     def use_bundles(self, bundles: Mapping[str, BaseDagBundle]) -> None:
-        """Parse (those that are held of) these. Once, before ``run``."""
-        self._bundles = dict(bundles)
-        self._states = {name: BundleState(None, None) for name in bundles}
+        """Parse (those that are held of) these as well."""
+        self._bundles |= bundles
+        self._states |= {name: BundleState(None, None) for name in bundles}
 
     def _described(self, bundle: BaseDagBundle) -> Bundle:
         template, params = None, {}

@@ -1,7 +1,12 @@
 """DAG files at an agent: what is written there is in Airflow's tables, and runs at the same agent."""
 
+import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
 
+import pytest
 from tests.integration.dags.conftest import Site, watched_for_queries
 
 from faults.harness import waits
@@ -72,6 +77,70 @@ def test_a_variable_of_the_plane_is_read_at_parse_time(site: Site) -> None:
         "refused.py",
         to_be=[("refused.py",)],
     )
+
+
+def test_a_bundle_whose_connection_comes_late(make_site: Callable[..., Site], plane: Plane) -> None:
+    """The other bundle is parsed from the beginning."""
+    home = plane.directory / "late"
+    repository, connections = home / "repository", home / "connections.json"
+    repository.mkdir(parents=True)
+    (repository / "late.py").write_text(DAG.format(dag_id="late", description=""))
+    git = ("git", "-c", "user.name=ada", "-c", "user.email=ada@example.test")
+    for words in ("init --quiet --initial-branch=main", "add --all", "commit --quiet --message one"):
+        subprocess.run([*git, *words.split()], cwd=repository, check=True)
+    connections.write_text("{}")
+    late = {
+        "name": "late",
+        "classpath": "airflow.providers.git.bundles.git.GitDagBundle",
+        "kwargs": {"git_conn_id": "repository", "tracking_ref": "main", "refresh_interval": 1},
+    }
+    early = {
+        "name": "early",
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(home / "early"), "refresh_interval": 1},
+    }
+    site = make_site(
+        "late",
+        home / "early",
+        settings={
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([late, early]),
+            "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+            "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(connections)}),
+        },
+    )
+    if site.agent.users is not None:
+        for part in (repository, repository / ".git"):  # Git reads no repository of somebody else's
+            shutil.chown(part, site.agent.users.tasks)
+    site.write("early.py", DAG.format(dag_id="early", description=""))
+    site.agent.start()
+    site.until("the DAG of the other bundle is there", STALE, "early", to_be=[(False,)])
+
+    def conditions() -> set[str]:
+        return {warning["code"] for warning in site.agent.health().get("warnings", ())}
+
+    waits.until("it is said", lambda: "bundle_unusable" in conditions(), seconds=30, evidence=site.agent.evidence)
+    connections.write_text(json.dumps({"repository": {"conn_type": "git", "host": str(repository)}}))
+    site.until("the late DAG is there", STALE, "late", to_be=[(False,)])
+    waits.until("it is well", lambda: "bundle_unusable" not in conditions(), seconds=30, evidence=site.agent.evidence)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a folder of another user's")
+def test_a_folder_that_cannot_be_looked_into_is_said(make_site: Callable[..., Site], plane: Plane) -> None:
+    above = plane.directory / "locked"
+    site = make_site("locked", above / "dags")
+    above.chmod(0o700)
+    site.agent.start()
+
+    def conditions() -> set[str]:
+        return {warning["code"] for warning in site.agent.health().get("warnings", ())}
+
+    waits.until(
+        "it is said", lambda: "bundle_folder_unreadable" in conditions(), seconds=30, evidence=site.agent.evidence
+    )
+    above.chmod(0o755)
+    site.write("locked.py", DAG.format(dag_id="locked", description=""))
+    site.until("the DAG is there", STALE, "locked", to_be=[(False,)])
+    assert "component_down" not in conditions()
 
 
 FAILS = """

@@ -29,6 +29,8 @@ _MAX_SOURCE_BYTES: Final = 1024 * 1024
 #: A bundle that is not there this long after it was assigned, or not looked for anew this long after it was to be, is
 #: shown as wrong: a clone of some size takes a minute.
 _FETCH_SECONDS: Final = 90.0
+#: How often a bundle is tried that could not be made: its connection may be there by now.
+_MAKE_SECONDS: Final = 15.0
 #: What to do about an agent that has no DAG files. It is what somebody sees first who starts one without more.
 _CONFIGURE: Final = (
     "Name your bundles with AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST in the agent's runner_environment_file; "
@@ -95,6 +97,9 @@ class Seam:
         self._processor: compat_dags.Processor | None = None
         self._callbacks: dict[int, tuple[object, Claim]] = {}
         self._held_since: dict[str, float] = {}
+        #: Bundles that could not be made, and when to try again (monotonic).
+        self._broken: frozenset[str] = frozenset()
+        self._make_at = 0.0
         self.desk = Desk(self._plane, self._offers)
 
     def serve(self, processor: compat_dags.Processor, broken: Collection[str]) -> None:
@@ -102,12 +107,29 @@ class Seam:
         self._processor = processor
         if not broken and not list(processor.bundles()):
             self.desk.warn("bundles_missing", "no DAG bundle is configured, so that no DAG file is parsed", _CONFIGURE)
-        if broken:
+        self._is_broken(frozenset(broken))
+
+    def _is_broken(self, names: frozenset[str]) -> None:
+        self._broken = names
+        self._make_at = time.monotonic() + _MAKE_SECONDS
+        if names:
             self.desk.warn(
                 "bundle_unusable",
-                f"bundles cannot be made: {', '.join(broken)}",
-                "The agent's log says why; look at dag_bundle_config_list.",
+                f"bundles cannot be made: {', '.join(sorted(names))}",
+                "The agent's log says why; look at dag_bundle_config_list, and at their connections.",
             )
+        else:
+            self.desk.well("bundle_unusable")
+
+    def _make_broken(self) -> None:
+        """Try again what could not be made."""
+        if not self._broken or self._processor is None or time.monotonic() < self._make_at:
+            return
+        made = compat_dags.make_bundles(self._broken)
+        self._processor.use_bundles(made)
+        self._is_broken(self._broken - made.keys())
+        if made:
+            log.info("bundles can be made now", bundles=sorted(made))
 
     def open_client(self) -> compat_dags.ParsingClient:
         """Airflow's client through the gateway, for what files ask for while they are parsed."""
@@ -155,6 +177,7 @@ class Seam:
         if begun is not self._used:
             self._used, self._client = begun, None
             self.desk.renewed()
+        self._make_broken()
         self.desk.turn()
         self._watch_fetching()
         # To the plane a DAG processor has one slot: it is at work or it is not.
@@ -289,7 +312,8 @@ def _is_late(bundle: compat_dags.Bundle, held_seconds: float) -> bool:
 
 def _is_read(folder: Path) -> bool:
     """Whether DAG files can be looked for there."""
-    return folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)
+    # Not of Path: it raises where a folder above may not be looked into.
+    return os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK)  # noqa: PTH112
 
 
 def _read_source(path: Path) -> str | None:
