@@ -147,7 +147,9 @@ class ForkServer:
                 self._stopping = True
 
     def _close(self) -> None:
-        """In a child, just after the fork: close what is ours alone."""
+        """In a child, just after the fork: close what is ours alone, and forget what was on its way to others."""
+        if self._peer is not None:
+            self._peer.inbox.wipe()
         self._selector.close()
         for supervisor in self._supervisors.values():
             supervisor.close()

@@ -1,7 +1,7 @@
 """Frames on their way through the fork server, which reads of them no more than it needs and keeps no copy.
 
 A ``Launch`` carries a gateway token, and whatever is in the fork server's memory is in that of every task it forks: so
-frames are cut in place, handed on as they came, and wiped.
+frames are cut in place, handed on as they came, and wiped; a child wipes what was waiting when it was forked.
 """
 
 import socket
@@ -59,6 +59,10 @@ class Inbox:
         count = connection.recv_into(memoryview(self._buffer)[self._used :])
         self._used += count
         return count
+
+    def wipe(self) -> None:
+        """In a child: what came, and was to be handed on, is not its business."""
+        memoryview(self._buffer)[: self._used] = bytes(self._used)
 
     def frames(self) -> Iterator[memoryview]:
         """The whole frames, each with its length, and gone when the next one is asked for. Raises PeerError."""

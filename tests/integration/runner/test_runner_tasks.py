@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from tests.fakes import control as controls
@@ -236,17 +238,45 @@ def naps(runner: Runner) -> list[int]:
 @as_root
 def test_a_gateway_token_is_in_its_supervisors_memory_alone(runner: Runner) -> None:
     """A task may search its own memory, which it inherits from the fork server."""
-    workloads = [runner.launch("nap", token="token-that-must-stay-" + letter * 20)[0] for letter in "abc"]
-    wait_until(lambda: len(naps(runner)) == 3)
+    # More than there are supervisors ready, and all at once: some are forked while the token of others is waiting.
+    letters = "abcdef"
+    runner.control.process.send_signal(signal.SIGSTOP)
+    workloads = [runner.launch("nap", token="token-that-must-stay-" + letter * 20)[0] for letter in letters]
+    runner.control.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: len(naps(runner)) == len(letters))
     try:
         for pid in (*naps(runner), runner.control.process.pid):
             assert not read_memory(pid).count(b"token-that-must-stay-")
-        for letter, workload in zip(b"abc", workloads, strict=True):
+        for letter, workload in zip(letters.encode(), workloads, strict=True):
             memory = read_memory(runner.supervisor(workload))
             assert memory.count(b"token-that-must-stay-" + bytes([letter]) * 20)
-            assert not [other for other in b"abc" if other != letter and bytes([other]) * 20 in memory]
+            assert not [other for other in letters.encode() if other != letter and bytes([other]) * 20 in memory]
     finally:
         for workload in workloads:
+            runner.control.send(frames.Kill(workload_id=workload, grace_seconds=0))
+            runner.exited(workload)
+
+
+@as_root
+def test_a_token_that_has_half_arrived_is_in_no_task(runner: Runner) -> None:
+    """What waits for its end in the fork server must not be in a task that is forked meanwhile."""
+    secret = "token-that-must-stay-out-of-tasks"
+    _, payload = controls.task_payload("runner", "nap", file="runner_dags.py")
+    late = frames.Launch(
+        workload_id=uuid4(), kind=Kind.TASK, payload=payload, gateway_socket="/nowhere", gateway_token=secret
+    )
+    encoded = frames.encode(late)
+    half = encoded.index(secret.encode()) + len(secret)
+    runner.control.process.send_signal(signal.SIGSTOP)
+    early, _ = runner.launch("nap")
+    runner.control.socket.sendall(encoded[:half])
+    runner.control.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: len(naps(runner)) == 1)
+    try:
+        assert secret.encode() not in read_memory(*naps(runner))
+    finally:
+        runner.control.socket.sendall(encoded[half:])
+        for workload in (early, late.workload_id):
             runner.control.send(frames.Kill(workload_id=workload, grace_seconds=0))
             runner.exited(workload)
 
