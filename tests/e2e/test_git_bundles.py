@@ -1,6 +1,7 @@
 """DAG bundles in Git repositories, beside a local one, at an agent with all roles: the plane has neither file nor Git.
 
-What a run does is decided by the commit that it was made at. Times are short: a push is looked for each second.
+Some are read as files, others over HTTPS with a password, from a server of the test's own. What a run does is decided
+by the commit that it was made at. Times are short: a push is looked for each second.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from e2e.git_server import GitServer
 from faults.harness import waits
 from faults.harness.agents import Agent
 from faults.harness.planes import Plane
@@ -44,8 +46,12 @@ with DAG("tides", schedule=None, is_paused_upon_creation=False, on_success_callb
 
     {tasks}
 """
+#: What the server takes, and what one of the bundles says, until it is taken as well.
+PASSWORD, REFUSED = "glpat-canary-that-stays-here", "glpat-canary-of-yesterday"
 ONE = "tell()"
 TWO = "tell() >> tell.override(task_id='again')()"
+#: What each bundle is at first, by its name in ``commits``; a local one has no commit, nor has one that is not there.
+BUNDLES = {"sea": "A", "isles": "rocks", "harbour": "quay", "cellar": "", "shore": "sand"}
 PLAIN = """
 from airflow.sdk import DAG, task
 
@@ -106,12 +112,15 @@ class Repository:
 class Site:
     """The plane, the agent, and what there is to see in Airflow."""
 
-    def __init__(self, plane: Plane, repository: Repository, shore: Path) -> None:
+    def __init__(self, plane: Plane, repository: Repository, server: GitServer, shore: Path) -> None:
         self.plane = plane
         self.repository = repository
+        self.server = server
         self.shore = shore
         self.commits = {
-            "rocks": repository.push({"rocks.py": PLAIN.format(dag_id="rocks")}, branch="isles"),
+            "quay": repository.push({"quay.py": PLAIN.format(dag_id="quay")}, branch="harbour"),
+            "vault": repository.push({"quay.py": None, "vault.py": PLAIN.format(dag_id="vault")}, branch="cellar"),
+            "rocks": repository.push({"vault.py": None, "rocks.py": PLAIN.format(dag_id="rocks")}, branch="isles"),
             "A": repository.push({"dags/tides.py": TIDES.format(tasks=ONE), "dags/words.py": "WORD = 'A'\n"}),
         }
         self.agent = Agent(plane, QUEUE, name="site", settings=self._settings())
@@ -123,9 +132,14 @@ class Site:
         view = "https://git.example.org/sea/tree/{version}/{subdir}"
         main = {"tracking_ref": "main", "git_conn_id": "sea", "subdir": "dags", "view_url_template": view}
         isles = {"tracking_ref": "isles", "repo_url": str(self.repository.bare)}
+        harbour = {"tracking_ref": "harbour", "git_conn_id": "harbour"}
+        cellar = {"tracking_ref": "cellar", "git_conn_id": "cellar"}
+        served = {"conn_type": "git", "host": f"{self.server.url}/origin.git", "login": self.server.login}
         bundles = [
             {"name": "sea", "classpath": git, "kwargs": {**main, "refresh_interval": 1}},
             {"name": "isles", "classpath": git, "kwargs": {**isles, "refresh_interval": 1}},
+            {"name": "harbour", "classpath": git, "kwargs": {**harbour, "refresh_interval": 1}},
+            {"name": "cellar", "classpath": git, "kwargs": {**cellar, "refresh_interval": 1}},
             {
                 "name": "shore",
                 "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
@@ -138,6 +152,9 @@ class Site:
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1",
             "AIRFLOW_CONN_SEA": json.dumps({"conn_type": "git", "host": str(self.repository.bare)}),
+            "AIRFLOW_CONN_HARBOUR": json.dumps({**served, "password": PASSWORD}),
+            "AIRFLOW_CONN_CELLAR": json.dumps({**served, "password": REFUSED}),
+            "GIT_SSL_CAINFO": str(self.plane.authority.certificate),
         }
 
     def evidence(self) -> str:
@@ -222,18 +239,21 @@ def site(plane: Plane) -> Iterator[Site]:
     folder.mkdir()
     shore.mkdir()
     (shore / "sand.py").write_text(PLAIN.format(dag_id="sand"))
-    site = Site(plane, Repository(folder), shore)
-    try:
-        site.agent.start()
-        plane.await_airflow()
-        yield site
-    finally:
-        site.agent.close()
+    repository = Repository(folder)
+    with GitServer(folder, plane.authority.issue("git"), login="reader", passwords={PASSWORD}) as server:
+        site = Site(plane, repository, server, shore)
+        try:
+            site.agent.start()
+            plane.await_airflow()
+            yield site
+        finally:
+            site.agent.close()
 
 
 def test_dags_have_their_bundle_and_commit(site: Site) -> None:
     site.await_dag("tides", bundle="sea", version=site.commits["A"])
     site.await_dag("rocks", bundle="isles", version=site.commits["rocks"])
+    site.await_dag("quay", bundle="harbour", version=site.commits["quay"])
     site.await_dag("sand", bundle="shore", version=None)
     rows = site.plane.database.rows
     assert rows("SELECT bundle_name, bundle_version FROM dag_version WHERE dag_id = 'tides'") == [
@@ -243,7 +263,7 @@ def test_dags_have_their_bundle_and_commit(site: Site) -> None:
         "the bundles have their versions",
         lambda: (
             dict(rows("SELECT name, version FROM dag_bundle WHERE name <> 'faults'"))
-            == {"sea": site.commits["A"], "isles": site.commits["rocks"], "shore": None}
+            == {name: site.commits.get(dag_id) for name, dag_id in BUNDLES.items()}
         ),
         seconds=30,
         evidence=site.evidence,
@@ -313,3 +333,45 @@ def test_a_deleted_file_makes_its_dag_stale(site: Site) -> None:
     )
     assert not site.dags()["sand"][2]
     assert not site.dags()["rocks"][2]
+
+
+def test_a_repository_behind_https_and_a_password(site: Site) -> None:
+    site.plane.operate("trigger", dag_id="quay", run_id="at-quay", conf={})
+    site.pause("quay", paused=False)
+    rows = site.plane.database.rows
+    waits.until(
+        "quay's task has ended",
+        lambda: rows("SELECT state FROM task_instance WHERE run_id = 'at-quay'") == [("success",)],
+        seconds=60,
+        evidence=site.evidence,
+    )
+    quay = {"rocks.py": None, "quay.py": PLAIN.format(dag_id="quay")}
+    site.commits["quay"] = site.repository.push(quay, branch="harbour")
+    site.await_dag("quay", bundle="harbour", version=site.commits["quay"])
+
+
+def test_a_password_that_is_refused_is_said(site: Site) -> None:
+    """And nothing else suffers of it; once it is taken, the bundle is there."""
+
+    def warnings() -> dict[str, str]:
+        return {warning["code"]: warning["summary"] for warning in site.agent.health().get("warnings", ())}
+
+    waits.until("it is said", lambda: "bundle_unready" in warnings(), seconds=120, evidence=site.evidence)
+    assert warnings()["bundle_unready"] == "bundles cannot be fetched: cellar"
+    assert "vault" not in site.dags()
+    site.server.passwords.add(REFUSED)
+    site.await_dag("vault", bundle="cellar", version=site.commits["vault"])
+    waits.until("that is over", lambda: "bundle_unready" not in warnings(), seconds=30, evidence=site.evidence)
+
+
+def test_nothing_in_the_plane_has_a_password_or_the_address(site: Site) -> None:
+    rows = site.plane.database.rows
+    tables = [name for (name,) in rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    assert "isthmus_dag_file" in tables
+    assert rows("SELECT count(*) FROM dag AS t WHERE strpos(t::text, 'quay') > 0") != [(0,)], "this is how it is found"
+    for table in tables:
+        for canary in (PASSWORD, REFUSED, site.server.url):
+            assert rows(f"SELECT count(*) FROM {table} AS t WHERE strpos(t::text, %s) > 0", (canary,)) == [(0,)], table
+    log = site.agent.control.log.read_text()
+    assert PASSWORD not in log
+    assert REFUSED not in log
