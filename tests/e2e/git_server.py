@@ -9,6 +9,7 @@ import os
 import ssl
 import subprocess
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +24,10 @@ class GitServer:
     def __init__(self, folder: Path, pair: Pair, *, login: str, passwords: set[str]) -> None:
         self.login = login
         self.passwords = passwords
+        #: Cleared, questions wait for their answers until it is set.
+        self.speaks = threading.Event()
+        self.speaks.set()
+        self.kept_waiting = 0
         handler = type("Handler", (_Handler,), {"server_of": self, "folder": folder})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -39,6 +44,7 @@ class GitServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.speaks.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -66,6 +72,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _serve(self, body: bytes) -> None:
+        if not self.server_of.speaks.is_set():
+            self.server_of.kept_waiting += 1
+            self.server_of.speaks.wait()
+        with suppress(OSError):  # who asked may have lost patience
+            self._serve_at_once(body)
+
+    def _serve_at_once(self, body: bytes) -> None:
         if not self.server_of.lets_in(self.headers.get("Authorization", "")):
             self._answer(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": 'Basic realm="git"'}, b"")
             return

@@ -154,6 +154,7 @@ class Site:
             "AIRFLOW_CONN_SEA": json.dumps({"conn_type": "git", "host": str(self.repository.bare)}),
             "AIRFLOW_CONN_HARBOUR": json.dumps({**served, "password": PASSWORD}),
             "AIRFLOW_CONN_CELLAR": json.dumps({**served, "password": REFUSED}),
+            "GIT_HTTP_LOW_SPEED_TIME": "3",
             "GIT_SSL_CAINFO": str(self.plane.authority.certificate),
         }
 
@@ -362,6 +363,18 @@ def test_a_password_that_is_refused_is_said(site: Site) -> None:
     site.server.passwords.add(REFUSED)
     site.await_dag("vault", bundle="cellar", version=site.commits["vault"])
     waits.until("that is over", lambda: "bundle_unready" not in warnings(), seconds=30, evidence=site.evidence)
+
+
+def test_a_server_that_goes_silent_holds_nothing_else_up(site: Site) -> None:
+    site.server.speaks.clear()
+    waits.until("it is asked", lambda: site.server.kept_waiting, seconds=60, evidence=site.evidence)
+    (site.shore / "pebbles.py").write_text(PLAIN.format(dag_id="pebbles"))
+    site.await_dag("pebbles", bundle="shore", version=None)
+    quay = {"quay.py": PLAIN.format(dag_id="quay") + "# as it was\n"}
+    site.commits["quay"] = site.repository.push(quay, branch="harbour")
+    assert site.dags()["quay"][1] != site.commits["quay"]
+    site.server.speaks.set()
+    site.await_dag("quay", bundle="harbour", version=site.commits["quay"])
 
 
 def test_nothing_in_the_plane_has_a_password_or_the_address(site: Site) -> None:

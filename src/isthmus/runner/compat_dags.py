@@ -15,7 +15,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +42,11 @@ from isthmus.runner.clients import GatewayClient
 __all__ = ["Bundle", "Desk", "Outcome", "Processor", "check", "get_bundles", "make_bundles", "read_callback"]
 
 _CALLBACK: Final[TypeAdapter[Any]] = TypeAdapter(CallbackRequest)
+
+#: The loop waits while a bundle is fetched. One that fails is put off by so many times as long as that took, but by no
+#: more seconds than these: the other bundles have most of the loop's time.
+_PUT_OFF: Final = 9.0
+_LONGEST_PUT_OFF_SECONDS: Final = 300.0
 
 #: Hooks that are overridden here, with the arguments that Airflow's loop calls them with.
 _HOOKS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -169,6 +174,9 @@ class Desk(Protocol):
     def turn(self) -> bool:
         """Once in each turn of the loop; False ends the loop."""
 
+    def fetching(self, bundle: str) -> AbstractContextManager[None]:
+        """Around the fetching of a bundle, while which there are no turns."""
+
     def files_first(self) -> Iterable[tuple[str, str, bool]]:
         """(bundle, relative path, whether its bundle is to be refreshed) of files to be parsed before others."""
 
@@ -259,6 +267,8 @@ class Processor(DagFileProcessorManager):
     _api_server: Any = attrs.field(init=False, default=None)
     _bundles: dict[str, BaseDagBundle] = attrs.field(init=False, factory=dict)
     _states: dict[str, BundleState] = attrs.field(init=False, factory=dict)
+    #: When bundles that could not be fetched are tried again (monotonic seconds).
+    _put_off_until: dict[str, float] = attrs.field(init=False, factory=dict)
     _known: dict[str, set[DagFileInfo]] = attrs.field(init=False, factory=dict)
     _began: dict[DagFileInfo, tuple[float, str | None, dict[str, Any] | None, tuple[object, ...]]] = attrs.field(
         init=False, factory=dict
@@ -278,8 +288,27 @@ class Processor(DagFileProcessorManager):
 
     def use_bundles(self, bundles: Mapping[str, BaseDagBundle]) -> None:
         """Parse (those that are held of) these as well."""
+        for name, bundle in bundles.items():
+            bundle.initialize = self._watched(name, bundle.initialize)  # type: ignore[method-assign]
+            bundle.refresh = self._watched(name, bundle.refresh)  # type: ignore[method-assign]
         self._bundles |= bundles
         self._states |= {name: BundleState(None, None) for name in bundles}
+
+    def _watched(self, name: str, fetch: Callable[[], None]) -> Callable[[], None]:
+        """``fetch`` of a bundle, so that it is known for how long it has been going on, and put off when it fails."""
+
+        def watched() -> None:
+            began = time.monotonic()
+            try:
+                with self.desk.fetching(name):
+                    fetch()
+            except Exception:
+                now = time.monotonic()
+                self._put_off_until[name] = now + min(_PUT_OFF * (now - began), _LONGEST_PUT_OFF_SECONDS)
+                raise
+            self._put_off_until.pop(name, None)
+
+        return watched
 
     def _described(self, bundle: BaseDagBundle) -> Bundle:
         template, params = None, {}
@@ -353,7 +382,12 @@ class Processor(DagFileProcessorManager):
         held = self.desk.held & self._bundles.keys()
         if held != {bundle.name for bundle in self._dag_bundles}:
             self._hold(held)
-        super()._refresh_dag_bundles(known_files)
+        every, now = self._dag_bundles, time.monotonic()
+        self._dag_bundles = [bundle for bundle in every if self._put_off_until.get(bundle.name, now) <= now]
+        try:
+            super()._refresh_dag_bundles(known_files)
+        finally:
+            self._dag_bundles = every
 
     def _hold(self, held: Collection[str]) -> None:
         """Parse these from now on, and nothing else."""

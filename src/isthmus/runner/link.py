@@ -22,6 +22,7 @@ class Link:
     def __init__(self, socket_fd: int) -> None:
         self._socket = socket.socket(fileno=socket_fd)
         self._socket.setblocking(True)
+        self._telling = threading.Lock()
         self._sending = threading.Lock()
         self._said: frames.Status | None = None
         self._arrived = threading.Condition()
@@ -43,11 +44,12 @@ class Link:
             return None if self.stopped.is_set() else self.begun
 
     def tell(self, *, slots_used: int = 0, warnings: tuple[agents.AgentWarning, ...] = ()) -> None:
-        """Say how we are, if that is news."""
+        """Say how we are, if that is news. From any thread; the last word stands."""
         status = frames.Status(slots_used=slots_used, warnings=warnings[:16])
-        if status != self._said:
-            self._said = status
-            self._send(status)
+        with self._telling:
+            if status != self._said:
+                self._said = status
+                self._send(status)
 
     def _send(self, frame: frames.Frame) -> None:
         try:

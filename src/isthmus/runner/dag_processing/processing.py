@@ -2,10 +2,11 @@
 
 import os
 import socket
+import threading
 import time
 import zipfile
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,9 @@ _MAX_SOURCE_BYTES: Final = 1024 * 1024
 _FETCH_SECONDS: Final = 90.0
 #: How often a bundle is tried that could not be made: its connection may be there by now.
 _MAKE_SECONDS: Final = 15.0
+#: Git waits for ever for a server that has gone silent, and so would the whole loop. Less than a byte a second in a
+#: minute ends a fetch, unless the environment says otherwise; a server that is at work sends something each 5 s.
+_GIT_PATIENCE: Final = {"GIT_HTTP_LOW_SPEED_LIMIT": "1", "GIT_HTTP_LOW_SPEED_TIME": "60"}
 #: What to do about an agent that has no DAG files. It is what somebody sees first who starts one without more.
 _CONFIGURE: Final = (
     "Name your bundles with AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST in the agent's runner_environment_file; "
@@ -44,6 +48,8 @@ def main(socket_fd: int) -> None:
     compat_dags.check()
     compat.accept_any_executor()
     compat.keep_bundles_at_home()
+    for name, value in _GIT_PATIENCE.items():
+        os.environ.setdefault(name, value)
     bundles, broken = compat_dags.get_bundles()
     setproctitle("isthmus dag-processor")
     processes.set_subreaper()
@@ -185,6 +191,22 @@ class Seam:
         self._link.tell(slots_used=int(busy), warnings=self.desk.warnings)
         return True
 
+    @contextmanager
+    def fetching(self, bundle: str) -> Iterator[None]:
+        """Say so while it takes too long: the loop waits for it, and has no turns in which to say anything."""
+        alarm = threading.Timer(_FETCH_SECONDS, self._say_late, (bundle,))
+        alarm.daemon = True
+        alarm.start()
+        try:
+            yield
+        finally:
+            alarm.cancel()
+
+    def _say_late(self, bundle: str) -> None:
+        """In the alarm's thread, while the loop waits."""
+        self._warn_late([bundle])
+        self._link.tell(slots_used=1, warnings=self.desk.warnings)
+
     def files_first(self) -> Iterable[tuple[str, str, bool]]:
         """What the plane wants again, and what somebody asked for, whose bundle may have to be refreshed for it."""
         for bundle, path in self.desk.again():
@@ -293,13 +315,16 @@ class Seam:
             self.desk.well("bundle_folder_unreadable")
         late = [one.name for one in ours if _is_late(one, now - self._held_since[one.name])]
         if late:
-            self.desk.warn(
-                "bundle_unready",
-                f"bundles cannot be fetched: {', '.join(late)}",
-                "The agent's log says why: the repository, its credentials, the folder.",
-            )
+            self._warn_late(late)
         else:
             self.desk.well("bundle_unready")
+
+    def _warn_late(self, bundles: Iterable[str]) -> None:
+        self.desk.warn(
+            "bundle_unready",
+            f"bundles cannot be fetched: {', '.join(bundles)}",
+            "The agent's log says why: the repository, its credentials, the folder.",
+        )
 
 
 def _is_late(bundle: compat_dags.Bundle, held_seconds: float) -> bool:
