@@ -19,11 +19,11 @@ from faults.harness.certificates import Pair
 
 
 class GitServer:
-    """Serves the repositories of ``folder``, read only, to ``login`` with one of ``passwords``."""
+    """Serves the repositories of ``folder``, read only, to ``login`` with ``password``."""
 
-    def __init__(self, folder: Path, pair: Pair, *, login: str, passwords: set[str]) -> None:
+    def __init__(self, folder: Path, pair: Pair, *, login: str, password: str) -> None:
         self.login = login
-        self.passwords = passwords
+        self._wanted = f"Basic {base64.b64encode(f'{login}:{password}'.encode()).decode()}"
         #: Cleared, questions wait for their answers until it is set.
         self.speaks = threading.Event()
         self.speaks.set()
@@ -50,8 +50,7 @@ class GitServer:
         self._server.server_close()
 
     def lets_in(self, authorization: str) -> bool:
-        taken = (f"{self.login}:{password}".encode() for password in self.passwords)
-        return authorization in {f"Basic {base64.b64encode(one).decode()}" for one in taken}
+        return authorization == self._wanted
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -46,7 +46,7 @@ with DAG("tides", schedule=None, is_paused_upon_creation=False, on_success_callb
 
     {tasks}
 """
-#: What the server takes, and what one of the bundles says, until it is taken as well.
+#: What the server takes, and what one of the bundles says, until its connection has the other.
 PASSWORD, REFUSED = "glpat-canary-that-stays-here", "glpat-canary-of-yesterday"
 ONE = "tell()"
 TWO = "tell() >> tell.override(task_id='again')()"
@@ -123,9 +123,22 @@ class Site:
             "rocks": repository.push({"vault.py": None, "rocks.py": PLAIN.format(dag_id="rocks")}, branch="isles"),
             "A": repository.push({"dags/tides.py": TIDES.format(tasks=ONE), "dags/words.py": "WORD = 'A'\n"}),
         }
+        #: The agent's secrets backend.
+        self.connections = shore.parent / "connections.json"
+        self.say_password(REFUSED)
         self.agent = Agent(plane, QUEUE, name="site", settings=self._settings())
         if self.agent.users is not None:
             repository.give(self.agent.users.tasks)
+
+    def say_password(self, password: str) -> None:
+        """From now on the connection of the bundle ``cellar`` has this one."""
+        draft = self.connections.with_suffix(".draft.json")
+        draft.write_text(json.dumps({"cellar": {**self._served(), "password": password}}))
+        draft.chmod(0o644)
+        draft.replace(self.connections)
+
+    def _served(self) -> dict[str, str]:
+        return {"conn_type": "git", "host": f"{self.server.url}/origin.git", "login": self.server.login}
 
     def _settings(self) -> dict[str, str]:
         git = "airflow.providers.git.bundles.git.GitDagBundle"
@@ -134,7 +147,6 @@ class Site:
         isles = {"tracking_ref": "isles", "repo_url": str(self.repository.bare)}
         harbour = {"tracking_ref": "harbour", "git_conn_id": "harbour"}
         cellar = {"tracking_ref": "cellar", "git_conn_id": "cellar"}
-        served = {"conn_type": "git", "host": f"{self.server.url}/origin.git", "login": self.server.login}
         bundles = [
             {"name": "sea", "classpath": git, "kwargs": {**main, "refresh_interval": 1}},
             {"name": "isles", "classpath": git, "kwargs": {**isles, "refresh_interval": 1}},
@@ -152,8 +164,9 @@ class Site:
             "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "1",
             "AIRFLOW_CONN_SEA": json.dumps({"conn_type": "git", "host": str(self.repository.bare)}),
-            "AIRFLOW_CONN_HARBOUR": json.dumps({**served, "password": PASSWORD}),
-            "AIRFLOW_CONN_CELLAR": json.dumps({**served, "password": REFUSED}),
+            "AIRFLOW_CONN_HARBOUR": json.dumps({**self._served(), "password": PASSWORD}),
+            "AIRFLOW__SECRETS__BACKEND": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
+            "AIRFLOW__SECRETS__BACKEND_KWARGS": json.dumps({"connections_file_path": str(self.connections)}),
             "GIT_HTTP_LOW_SPEED_TIME": "3",
             "GIT_SSL_CAINFO": str(self.plane.authority.certificate),
         }
@@ -241,7 +254,7 @@ def site(plane: Plane) -> Iterator[Site]:
     shore.mkdir()
     (shore / "sand.py").write_text(PLAIN.format(dag_id="sand"))
     repository = Repository(folder)
-    with GitServer(folder, plane.authority.issue("git"), login="reader", passwords={PASSWORD}) as server:
+    with GitServer(folder, plane.authority.issue("git"), login="reader", password=PASSWORD) as server:
         site = Site(plane, repository, server, shore)
         try:
             site.agent.start()
@@ -352,7 +365,7 @@ def test_a_repository_behind_https_and_a_password(site: Site) -> None:
 
 
 def test_a_password_that_is_refused_is_said(site: Site) -> None:
-    """And nothing else suffers of it; once it is taken, the bundle is there."""
+    """And nothing else suffers of it; once the secrets backend has another one, the bundle is there."""
 
     def warnings() -> dict[str, str]:
         return {warning["code"]: warning["summary"] for warning in site.agent.health().get("warnings", ())}
@@ -360,7 +373,7 @@ def test_a_password_that_is_refused_is_said(site: Site) -> None:
     waits.until("it is said", lambda: "bundle_unready" in warnings(), seconds=120, evidence=site.evidence)
     assert warnings()["bundle_unready"] == "bundles cannot be fetched: cellar"
     assert "vault" not in site.dags()
-    site.server.passwords.add(REFUSED)
+    site.say_password(PASSWORD)
     site.await_dag("vault", bundle="cellar", version=site.commits["vault"])
     waits.until("that is over", lambda: "bundle_unready" not in warnings(), seconds=30, evidence=site.evidence)
 

@@ -267,6 +267,8 @@ class Processor(DagFileProcessorManager):
     _api_server: Any = attrs.field(init=False, default=None)
     _bundles: dict[str, BaseDagBundle] = attrs.field(init=False, factory=dict)
     _states: dict[str, BundleState] = attrs.field(init=False, factory=dict)
+    #: Where the files of bundles are that have been fetched, or should be there.
+    _folders: dict[str, Path] = attrs.field(init=False, factory=dict)
     #: When bundles that could not be fetched are tried again (monotonic seconds).
     _put_off_until: dict[str, float] = attrs.field(init=False, factory=dict)
     _known: dict[str, set[DagFileInfo]] = attrs.field(init=False, factory=dict)
@@ -288,14 +290,20 @@ class Processor(DagFileProcessorManager):
 
     def use_bundles(self, bundles: Mapping[str, BaseDagBundle]) -> None:
         """Parse (those that are held of) these as well."""
+        self._watch(bundles)
+        self._states |= {name: BundleState(None, None) for name in bundles}
+
+    def _watch(self, bundles: Mapping[str, BaseDagBundle]) -> None:
         for name, bundle in bundles.items():
             bundle.initialize = self._watched(name, bundle.initialize)  # type: ignore[method-assign]
             bundle.refresh = self._watched(name, bundle.refresh)  # type: ignore[method-assign]
         self._bundles |= bundles
-        self._states |= {name: BundleState(None, None) for name in bundles}
 
     def _watched(self, name: str, fetch: Callable[[], None]) -> Callable[[], None]:
-        """``fetch`` of a bundle, so that it is known for how long it has been going on, and put off when it fails."""
+        """``fetch`` of a bundle, so that it is known for how long it has been going on.
+
+        A bundle that fails is put off, and made anew: its credentials are read when it is made.
+        """
 
         def watched() -> None:
             began = time.monotonic()
@@ -303,12 +311,19 @@ class Processor(DagFileProcessorManager):
                 with self.desk.fetching(name):
                     fetch()
             except Exception:
+                self._note_folder(name)
                 now = time.monotonic()
                 self._put_off_until[name] = now + min(_PUT_OFF * (now - began), _LONGEST_PUT_OFF_SECONDS)
+                self._watch(make_bundles([name]))
                 raise
+            self._note_folder(name)
             self._put_off_until.pop(name, None)
 
         return watched
+
+    def _note_folder(self, name: str) -> None:
+        if self._bundles[name].is_initialized:
+            self._folders[name] = self._bundles[name].path
 
     def _described(self, bundle: BaseDagBundle) -> Bundle:
         template, params = None, {}
@@ -322,7 +337,7 @@ class Processor(DagFileProcessorManager):
             template_params={name: str(value) for name, value in params.items()},
             refreshed_at=self._states[bundle.name].last_refreshed,
             refresh_seconds=max(bundle.refresh_interval, self.bundle_refresh_check_interval),
-            folder=bundle.path if bundle.is_initialized else None,
+            folder=self._folders.get(bundle.name),
         )
 
     # --- the loop's beginning and end ---
@@ -382,12 +397,13 @@ class Processor(DagFileProcessorManager):
         held = self.desk.held & self._bundles.keys()
         if held != {bundle.name for bundle in self._dag_bundles}:
             self._hold(held)
-        every, now = self._dag_bundles, time.monotonic()
-        self._dag_bundles = [bundle for bundle in every if self._put_off_until.get(bundle.name, now) <= now]
+        now = time.monotonic()
+        due = {name for name in held if self._put_off_until.get(name, now) <= now}
+        self._dag_bundles = [bundle for name, bundle in self._bundles.items() if name in due]
         try:
             super()._refresh_dag_bundles(known_files)
         finally:
-            self._dag_bundles = every
+            self._dag_bundles = [bundle for name, bundle in self._bundles.items() if name in held]
 
     def _hold(self, held: Collection[str]) -> None:
         """Parse these from now on, and nothing else."""
