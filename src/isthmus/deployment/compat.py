@@ -41,7 +41,7 @@ from packaging.version import Version
 from sqlalchemy import ColumnElement, Exists, Select, Text, Uuid, cast, exists, func, select, union_all
 from sqlalchemy.orm import Session
 
-from isthmus.deployment import components, config, remotelogs
+from isthmus.deployment import components, config
 from isthmus.kit.errors import ConfigError, InternalError
 from isthmus.wire import admin
 from isthmus.wire.names import Kind
@@ -256,11 +256,11 @@ def is_live(ti: Any) -> bool:
     return ti.state in {TaskInstanceState.RUNNING, TaskInstanceState.DEFERRED}
 
 
-def has_agent_logs() -> bool:
-    """Whether Airflow reads the logs of all states through agents (``remotelogs``)."""
+def remote_task_log() -> object:
+    """What Airflow reads logs with that are not on its own disk; None if that is nothing."""
     from airflow.logging_config import get_remote_task_log
 
-    return isinstance(get_remote_task_log(), remotelogs.AgentLogIO)
+    return get_remote_task_log()
 
 
 def plane_logs(relative_path: str) -> tuple[list[str], list[Generator[str, None, None]]]:

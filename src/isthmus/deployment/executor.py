@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from isthmus.deployment import compat, databases, queueing, schema, tasklogs
 from isthmus.deployment.pacing import Pacer
+from isthmus.deployment.remotelogs import AgentLogIO
 from isthmus.kit.errors import ConfigError, IsthmusError
 from isthmus.wire.admin import WorkloadState as State
 
@@ -267,7 +268,7 @@ class RemoteExecutor(compat.BaseExecutor):
         A message, even without a log, keeps Airflow from fetching it over HTTP from the host that the task named. The
         texts are made as Airflow takes them: the log is never in memory as a whole.
         """
-        if compat.has_agent_logs():
+        if isinstance(compat.remote_task_log(), AgentLogIO):
             return [f"The log of try {try_number} is with its agent, in the customer's network."], []
         sources, streams = tasklogs.stream("", ti)
         texts: Any = tasklogs.blocks(streams)  # Airflow iterates over it, once
