@@ -294,12 +294,12 @@ class Processor(DagFileProcessorManager):
         self._states |= {name: BundleState(None, None) for name in bundles}
 
     def _watch(self, bundles: Mapping[str, BaseDagBundle]) -> None:
-        for name, bundle in bundles.items():
-            bundle.initialize = self._watched(name, bundle.initialize)  # type: ignore[method-assign]
-            bundle.refresh = self._watched(name, bundle.refresh)  # type: ignore[method-assign]
+        for bundle in bundles.values():
+            bundle.initialize = self._watched(bundle, bundle.initialize)  # type: ignore[method-assign]
+            bundle.refresh = self._watched(bundle, bundle.refresh)  # type: ignore[method-assign]
         self._bundles |= bundles
 
-    def _watched(self, name: str, fetch: Callable[[], None]) -> Callable[[], None]:
+    def _watched(self, bundle: BaseDagBundle, fetch: Callable[[], None]) -> Callable[[], None]:
         """``fetch`` of a bundle, so that it is known for how long it has been going on.
 
         A bundle that fails is put off, and made anew: its credentials are read when it is made.
@@ -308,22 +308,24 @@ class Processor(DagFileProcessorManager):
         def watched() -> None:
             began = time.monotonic()
             try:
-                with self.desk.fetching(name):
+                with self.desk.fetching(bundle.name):
                     fetch()
             except Exception:
-                self._note_folder(name)
                 now = time.monotonic()
-                self._put_off_until[name] = now + min(_PUT_OFF * (now - began), _LONGEST_PUT_OFF_SECONDS)
-                self._watch(make_bundles([name]))
+                self._put_off_until[bundle.name] = now + min(_PUT_OFF * (now - began), _LONGEST_PUT_OFF_SECONDS)
+                self._watch(make_bundles([bundle.name]))
                 raise
-            self._note_folder(name)
-            self._put_off_until.pop(name, None)
+            else:
+                self._put_off_until.pop(bundle.name, None)
+            finally:
+                if bundle.is_initialized:
+                    self._folders[bundle.name] = bundle.path
 
         return watched
 
-    def _note_folder(self, name: str) -> None:
-        if self._bundles[name].is_initialized:
-            self._folders[name] = self._bundles[name].path
+    def _named(self, names: Collection[str]) -> list[BaseDagBundle]:
+        """The bundles of these names, in the configuration's order."""
+        return [bundle for name, bundle in self._bundles.items() if name in names]
 
     def _described(self, bundle: BaseDagBundle) -> Bundle:
         template, params = None, {}
@@ -399,16 +401,16 @@ class Processor(DagFileProcessorManager):
             self._hold(held)
         now = time.monotonic()
         due = {name for name in held if self._put_off_until.get(name, now) <= now}
-        self._dag_bundles = [bundle for name, bundle in self._bundles.items() if name in due]
+        self._dag_bundles = self._named(due)
         try:
             super()._refresh_dag_bundles(known_files)
         finally:
-            self._dag_bundles = [bundle for name, bundle in self._bundles.items() if name in held]
+            self._dag_bundles = self._named(held)
 
     def _hold(self, held: Collection[str]) -> None:
         """Parse these from now on, and nothing else."""
         before = {bundle.name for bundle in self._dag_bundles}
-        self._dag_bundles = [bundle for name, bundle in self._bundles.items() if name in held]
+        self._dag_bundles = self._named(held)
         for name in before - set(held):
             self._known.pop(name, None)
             self._bundle_versions.pop(name, None)

@@ -113,9 +113,9 @@ class Seam:
         self._processor = processor
         if not broken and not list(processor.bundles()):
             self.desk.warn("bundles_missing", "no DAG bundle is configured, so that no DAG file is parsed", _CONFIGURE)
-        self._is_broken(frozenset(broken))
+        self._note_broken(frozenset(broken))
 
-    def _is_broken(self, names: frozenset[str]) -> None:
+    def _note_broken(self, names: frozenset[str]) -> None:
         self._broken = names
         self._make_at = time.monotonic() + _MAKE_SECONDS
         if names:
@@ -133,7 +133,7 @@ class Seam:
             return
         made = compat_dags.make_bundles(self._broken)
         self._processor.use_bundles(made)
-        self._is_broken(self._broken - made.keys())
+        self._note_broken(self._broken - made.keys())
         if made:
             log.info("bundles can be made now", bundles=sorted(made))
 
