@@ -23,7 +23,8 @@ class GitServer:
 
     def __init__(self, folder: Path, pair: Pair, *, login: str, password: str) -> None:
         self.login = login
-        self._wanted = f"Basic {base64.b64encode(f'{login}:{password}'.encode()).decode()}"
+        #: What who asks has to say.
+        self.authorization = f"Basic {base64.b64encode(f'{login}:{password}'.encode()).decode()}"
         #: Cleared, questions wait for their answers until it is set.
         self.speaks = threading.Event()
         self.speaks.set()
@@ -48,9 +49,6 @@ class GitServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-    def lets_in(self, authorization: str) -> bool:
-        return authorization == self._wanted
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -78,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._serve_at_once(body)
 
     def _serve_at_once(self, body: bytes) -> None:
-        if not self.server_of.lets_in(self.headers.get("Authorization", "")):
+        if self.headers.get("Authorization") != self.server_of.authorization:
             self._answer(HTTPStatus.UNAUTHORIZED, {"WWW-Authenticate": 'Basic realm="git"'}, b"")
             return
         path, _, query = self.path.partition("?")

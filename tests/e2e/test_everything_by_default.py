@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -81,22 +80,18 @@ def agent(plane: Plane, folder: Path) -> Iterator[Agent]:
     agent.close()
 
 
-def warnings(agent: Agent) -> dict[str, dict[str, Any]]:
-    return {one["code"]: one for one in agent.health().get("warnings", ())}
-
-
 def test_an_agent_without_dag_files_says_what_to_do(agent: Agent, folder: Path) -> None:
     waits.until(
         "the folder is missed",
-        lambda: "bundle_folder_unreadable" in warnings(agent),
+        lambda: "bundle_folder_unreadable" in agent.warnings(),
         seconds=60,
         evidence=agent.evidence,
     )
-    said = warnings(agent)["bundle_folder_unreadable"]
+    said = agent.warnings()["bundle_folder_unreadable"]
     assert str(folder) in said["summary"]
     assert "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST" in said["hint"]
     folder.mkdir()
-    waits.until("nothing is wrong", lambda: not warnings(agent), seconds=30, evidence=agent.evidence)
+    waits.until("nothing is wrong", lambda: not agent.warnings(), seconds=30, evidence=agent.evidence)
 
 
 def test_a_file_at_the_agent_is_all_there_is(plane: Plane, agent: Agent, folder: Path) -> None:
@@ -150,7 +145,7 @@ def test_a_deployment_for_tasks_alone_has_a_worker(plane: Plane, agent: Agent, f
             evidence=worker.evidence,
         )
         assert worker.health()["status"] == "ok"
-        assert {one["severity"] for one in warnings(worker).values()} == {"info"}
+        assert {one["severity"] for one in worker.warnings().values()} == {"info"}
         assert [child for child in worker.control.children() if "dag-processor" in " ".join(child.cmdline())] == []
         began = time.monotonic()
         plane.operate("trigger", dag_id="whole", run_id="as-before", conf={})

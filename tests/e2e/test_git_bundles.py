@@ -366,12 +366,9 @@ def test_a_repository_behind_https_and_a_password(site: Site) -> None:
 
 def test_a_password_that_is_refused_is_said(site: Site) -> None:
     """And nothing else suffers of it; once the secrets backend has another one, the bundle is there."""
-
-    def warnings() -> dict[str, str]:
-        return {warning["code"]: warning["summary"] for warning in site.agent.health().get("warnings", ())}
-
+    warnings = site.agent.warnings
     waits.until("it is said", lambda: "bundle_unready" in warnings(), seconds=120, evidence=site.evidence)
-    assert warnings()["bundle_unready"] == "bundles cannot be fetched: cellar"
+    assert warnings()["bundle_unready"]["summary"] == "bundles cannot be fetched: cellar"
     assert "vault" not in site.dags()
     site.say_password(PASSWORD)
     site.await_dag("vault", bundle="cellar", version=site.commits["vault"])

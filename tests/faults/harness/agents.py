@@ -179,6 +179,10 @@ class Agent:
         except httpx.TransportError:
             return {}
 
+    def warnings(self) -> dict[str, dict[str, Any]]:
+        """What the agent says is wrong, by code; nothing while it does not answer."""
+        return {warning["code"]: warning for warning in self.health().get("warnings", ())}
+
     def ready(self) -> bool:
         """Whether the agent says of itself that it is ready for work."""
         health = self.health()

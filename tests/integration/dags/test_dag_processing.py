@@ -115,13 +115,14 @@ def test_a_bundle_whose_connection_comes_late(make_site: Callable[..., Site], pl
     site.agent.start()
     site.until("the DAG of the other bundle is there", STALE, "early", to_be=[(False,)])
 
-    def conditions() -> set[str]:
-        return {warning["code"] for warning in site.agent.health().get("warnings", ())}
-
-    waits.until("it is said", lambda: "bundle_unusable" in conditions(), seconds=30, evidence=site.agent.evidence)
+    waits.until(
+        "it is said", lambda: "bundle_unusable" in site.agent.warnings(), seconds=30, evidence=site.agent.evidence
+    )
     connections.write_text(json.dumps({"repository": {"conn_type": "git", "host": str(repository)}}))
     site.until("the late DAG is there", STALE, "late", to_be=[(False,)])
-    waits.until("it is well", lambda: "bundle_unusable" not in conditions(), seconds=30, evidence=site.agent.evidence)
+    waits.until(
+        "it is well", lambda: "bundle_unusable" not in site.agent.warnings(), seconds=30, evidence=site.agent.evidence
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a folder of another user's")
@@ -131,16 +132,16 @@ def test_a_folder_that_cannot_be_looked_into_is_said(make_site: Callable[..., Si
     above.chmod(0o700)
     site.agent.start()
 
-    def conditions() -> set[str]:
-        return {warning["code"] for warning in site.agent.health().get("warnings", ())}
-
     waits.until(
-        "it is said", lambda: "bundle_folder_unreadable" in conditions(), seconds=30, evidence=site.agent.evidence
+        "it is said",
+        lambda: "bundle_folder_unreadable" in site.agent.warnings(),
+        seconds=30,
+        evidence=site.agent.evidence,
     )
     above.chmod(0o755)
     site.write("locked.py", DAG.format(dag_id="locked", description=""))
     site.until("the DAG is there", STALE, "locked", to_be=[(False,)])
-    assert "component_down" not in conditions()
+    assert "component_down" not in site.agent.warnings()
 
 
 FAILS = """

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,21 @@ from isthmus.wire import frames
 from isthmus.wire.names import Kind
 
 BUNDLE = Path(__file__).parent / "bundle"
+
+
+def found_by(program: str, **environment: str) -> dict[str, Any]:
+    """What ``program``, in a process of its own, prints as JSON in a line that begins with FOUND."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
+    assert lines, done.stderr
+    return dict(json.loads(lines[0].removeprefix("FOUND")))
 
 
 class Runner:

@@ -1,10 +1,9 @@
 """Where bundles are checked out, which of their classes are imported once, and when old versions are removed."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.integration.runner.conftest import found_by
 
 GIT = "airflow.providers.git.bundles.git.GitDagBundle"
 LOCAL = "airflow.dag_processing.bundles.local.LocalDagBundle"
@@ -37,17 +36,7 @@ def run(home: Path, **environment: str) -> dict[str, object]:
         "VERSION": "c2",
         **environment,
     }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **settings},
-        timeout=120,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
-    assert lines, done.stderr
-    return dict(json.loads(lines[0].removeprefix("FOUND")))
+    return found_by(PROGRAM, **settings)
 
 
 def check_out(storage: Path, *versions: tuple[str, str]) -> Path:

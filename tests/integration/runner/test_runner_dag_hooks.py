@@ -3,12 +3,9 @@
 And what they make of bundles that cannot be fetched.
 """
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
+
+from tests.integration.runner.conftest import found_by
 
 #: One process for all: Airflow takes seconds to import. Each change is undone before the next one.
 PROGRAM = """
@@ -93,22 +90,8 @@ print("FOUND" + json.dumps(found))
 """
 
 
-def run(program: str, **environment: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **environment},
-        timeout=120,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
-    assert lines, done.stderr
-    return dict(json.loads(lines[0].removeprefix("FOUND")))
-
-
 def test_a_changed_hook_is_named() -> None:
-    found = run(PROGRAM)
+    found = found_by(PROGRAM)
     assert found["as it is"] == found["as it was"] == "fits"
     assert "has no fetch_callbacks" in found["a hook is gone"]
     assert "fetch_callbacks has changed" in found["a hook wants more"]
@@ -116,7 +99,7 @@ def test_a_changed_hook_is_named() -> None:
 
 
 def test_a_bundle_that_fails_leaves_time_to_others(tmp_path: Path) -> None:
-    found = run(FETCHING, AIRFLOW_HOME=str(tmp_path))
+    found = found_by(FETCHING, AIRFLOW_HOME=str(tmp_path))
     assert found["failing"]["bad"] == 1, "0.2 s, and then nine times as long not"
     assert found["failing"]["good"] > 10
     assert found["mended"]["bad"] > 2, "as soon as it is there it is like any other"
